@@ -1,0 +1,1 @@
+"""Sluice on one machine: its servers, its services and the command line."""

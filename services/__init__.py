@@ -1,0 +1,1 @@
+"""What is deployed: one package per service; no service imports another."""

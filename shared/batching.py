@@ -1,0 +1,92 @@
+"""Natural batching: work that arrives while a flush is in flight shares the next one.
+
+The first item after a quiet moment never waits. Under load, and only then, flushes may be spaced by
+a few milliseconds so that each carries more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from shared.errors import TransientError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batcher(Generic[T, R]):
+    """Collects items of one event loop and hands them to `flush` in batches.
+
+    Args:
+        flush: Does the work of up to `size_max` items and returns one result for each, in order.
+            If it raises anything but a `TransientError` for more than one item, each item is
+            flushed alone, so that a poisonous one does not take its neighbours along.
+        size_max: Most items of one flush.
+        flushes_max: Most flushes in flight at once.
+        spacing_seconds: Least time between the starts of two flushes under load.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        *,
+        size_max: int = 100,
+        flushes_max: int = 1,
+        spacing_seconds: float = 0.0,
+    ) -> None:
+        self._flush = flush
+        self._size_max = size_max
+        self._flushes_max = flushes_max
+        self._spacing_seconds = spacing_seconds
+        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._runners: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """Count the items that wait for a flush."""
+        return len(self._waiting)
+
+    def submit(self, item: T) -> asyncio.Future[R]:
+        """Queue an item; the future ends with its result or the flush's exception."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if len(self._runners) < self._flushes_max:
+            runner = asyncio.create_task(self._run())
+            self._runners.add(runner)
+            runner.add_done_callback(self._runners.discard)
+        return future
+
+    async def drain(self) -> None:
+        """Wait until nothing waits and nothing is in flight."""
+        while self._runners:
+            await asyncio.wait(self._runners)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            started = loop.time()
+            count = min(len(self._waiting), self._size_max)
+            batch = [self._waiting.popleft() for _ in range(count)]
+            await self._flush_batch(batch)
+            if self._spacing_seconds and 0 < len(self._waiting) < self._size_max:
+                pause = started + self._spacing_seconds - loop.time()
+                if pause > 0:
+                    await asyncio.sleep(pause)
+
+    async def _flush_batch(self, batch: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - handed to whoever submitted the items
+            if len(batch) > 1 and not isinstance(error, TransientError):
+                for entry in batch:
+                    await self._flush_batch([entry])
+                return
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)

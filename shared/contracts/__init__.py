@@ -1,0 +1,1 @@
+"""The messages between services: what they say and who receives them."""

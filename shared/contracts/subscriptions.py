@@ -1,0 +1,75 @@
+"""Who receives what: the only map from a message to the queues that carry it.
+
+Each queue has exactly one actor, named like the queue. Redis accepts a misspelt queue without a
+word, so a test holds this table and the declared actors together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from shared.contracts.base import Message
+from shared.contracts.payments import CheckoutOpened, PaymentSucceeded
+from shared.contracts.priorities import Priority, priority_of
+from shared.contracts.webhook import NoticeReceived
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One service's interest in one message; `route` picks one of `queues`."""
+
+    service: str
+    queues: tuple[str, ...]
+    route: Callable[[Any], str]
+
+
+def _to(service: str, queue: str) -> Subscription:
+    return Subscription(service, (queue,), lambda _message: queue)
+
+
+_NOTICE_QUEUES: Final = {level: f"payments.{level}" for level in Priority}
+
+
+def _by_amount(message: NoticeReceived) -> str:
+    return _NOTICE_QUEUES[priority_of(message.amount, message.currency)]
+
+
+SUBSCRIPTIONS: Final[Mapping[type[Message], tuple[Subscription, ...]]] = MappingProxyType(
+    {
+        NoticeReceived: (Subscription("payments", tuple(_NOTICE_QUEUES.values()), _by_amount),),
+        CheckoutOpened: (_to("webhook", "webhook.checkouts"),),
+        PaymentSucceeded: (_to("enrollment", "enrollment.grants"),),
+    }
+)
+
+MESSAGES: Final[Mapping[str, type[Message]]] = MappingProxyType(
+    {message.name: message for message in SUBSCRIPTIONS}
+)
+
+#: The services that send messages, and therefore receive receipts.
+SENDERS: Final = frozenset(message.name.partition(".")[0] for message in SUBSCRIPTIONS)
+
+
+def receipts_queue(sender: str) -> str:
+    """Return the queue on which a sender learns what its receivers have committed."""
+    return f"{sender}.receipts"
+
+
+def queues_of(service: str) -> frozenset[str]:
+    """Return every queue that a service must consume."""
+    subscribed = {
+        queue
+        for subscriptions in SUBSCRIPTIONS.values()
+        for subscription in subscriptions
+        if subscription.service == service
+        for queue in subscription.queues
+    }
+    return frozenset(subscribed | ({receipts_queue(service)} if service in SENDERS else set()))
+
+
+def queue_owner(queue: str) -> str:
+    """Return the service that consumes a queue: the part before the first dot."""
+    return queue.partition(".")[0]

@@ -1,0 +1,28 @@
+"""Messages owned by the webhook service."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import AwareDatetime
+
+from shared.contracts.base import CurrencyCode, Message, MinorUnits, Reference
+
+
+class NoticeReceived(Message):
+    """Fact: a gateway says that something happened to a payment. A hint, never the truth.
+
+    `reference` is the id we gave the attempt at the gateway. `validation_id` is the gateway's
+    handle for asking it to confirm, empty when the notice has none. Amount and currency are the
+    notice's claim and decide only the queue.
+    """
+
+    name: ClassVar = "webhook.notice_received.v1"
+
+    gateway: Reference
+    reference: Reference
+    claim: Literal["paid", "failed", "cancelled", "expired", "other"]
+    validation_id: str
+    amount: MinorUnits
+    currency: CurrencyCode
+    received_at: AwareDatetime

@@ -1,0 +1,60 @@
+"""How long each queue is, measured when Prometheus asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import orjson
+import redis.asyncio
+import structlog
+
+from shared import metrics
+from shared.contracts.subscriptions import queue_owner
+from shared.messaging.envelope import items_in
+from shared.messaging.publisher import namespace
+from shared.messaging.redis_client import UNAVAILABLE
+
+log = structlog.get_logger()
+
+#: Ids read to count the messages of a queue; the rest is taken to be like these.
+IDS_READ_MAX: Final = 5_000
+
+
+async def measure_queues(client: redis.asyncio.Redis, queues: Iterable[str]) -> None:
+    """Set the gauges of the queues; when Redis is away they keep their last value."""
+    for queue in queues:
+        key = f"{namespace(queue_owner(queue))}:{queue}"
+        try:
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.llen(key)
+                pipe.lrange(key, 0, IDS_READ_MAX - 1)
+                pipe.hkeys(f"{key}.msgs")
+                pipe.hlen(f"{key}.DQ.msgs")
+                pipe.zcard(f"{key}.XQ")
+                length, ready_ids, all_ids, delayed, dead = await pipe.execute()
+            oldest = await client.hget(f"{key}.msgs", ready_ids[0]) if ready_ids else None
+        except UNAVAILABLE as error:
+            log.warning("queues_not_measured", error=type(error).__name__)
+            return
+        ready = _count(ready_ids) * (length / len(ready_ids) if ready_ids else 1)
+        gauge = metrics.QUEUE_MESSAGES
+        gauge.labels(queue, "ready").set(round(ready))
+        gauge.labels(queue, "in_flight").set(max(0, _count(all_ids) - round(ready)))
+        gauge.labels(queue, "delayed").set(delayed)
+        gauge.labels(queue, "dead").set(dead)
+        metrics.QUEUE_OLDEST_AGE.labels(queue).set(_age_seconds(oldest))
+
+
+def _count(ids: Iterable[bytes]) -> int:
+    return sum(items_in(message_id.decode()) for message_id in ids)
+
+
+def _age_seconds(body: bytes | str | None) -> float:
+    if body is None:
+        return 0.0
+    try:
+        return max(0.0, time.time() - float(orjson.loads(body)["message_timestamp"]) / 1000)
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return 0.0

@@ -1,0 +1,225 @@
+"""The receiver: admits messages from the queues and finishes each on its own.
+
+The receipt, not Dramatiq's acknowledgement, ends a message. So an actor holds its thread only until
+its batch is admitted, and one slow item delays none of its neighbours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Generic, TypeVar
+
+import orjson
+import structlog
+
+from shared import metrics
+from shared.contracts.base import MalformedMessageError, Message
+from shared.database import Database
+from shared.errors import DatabaseUnavailableError, PermanentError, TransientError
+from shared.messaging import outbox
+from shared.messaging.envelope import Incoming, decode_items
+from shared.messaging.publisher import Publisher
+
+log = structlog.get_logger()
+
+M = TypeVar("M", bound=Message)
+
+#: Waits before a failed message is handled again, in seconds. After the last one a message that
+#: met an outage is left to its sender's outbox; one that met a bug becomes a dead letter.
+REDELIVERY_SECONDS: Final = (2, 4, 8, 16, 32)
+
+#: Messages one worker process holds at a time, those waiting for redelivery included.
+CAPACITY: Final = 1_000
+
+#: Longest time a stop waits for the messages in hand; the outbox sends the rest again.
+DRAIN_SECONDS: Final = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class Delivery(Generic[M]):
+    """One message in hand. A handler ends it by `done` or `fail`, or by returning or raising."""
+
+    receiver: Receiver
+    queue: str
+    sender: str
+    id: int
+    message: M
+    traceparent: str | None
+    tries: int = 0
+    is_finished: bool = False
+
+    def done(self) -> None:
+        """State that the message's effect is committed: a receipt goes to the sender."""
+        self.receiver.finish(self)
+
+    def fail(self, error: Exception) -> None:
+        """State that this try failed: it is repeated later, or becomes a dead letter."""
+        self.receiver.put_back(self, error)
+
+
+#: Handles one or more messages of a kind. What it leaves open is done when it returns; when it
+#: raises, each open message is tried alone, so that one cannot spoil its neighbours.
+Handler = Callable[[Sequence[Delivery[Any]]], Awaitable[None]]
+
+
+class Receiver:
+    """Hands the messages of one service's queues to their handlers. Lives on one event loop."""
+
+    def __init__(
+        self,
+        database: Database,
+        publisher: Publisher,
+        handlers: Mapping[type[Message], Handler],
+        *,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._types = MappingProxyType({kind.name: kind for kind in handlers})
+        self._handlers = handlers
+        self._capacity = capacity
+        self._in_hand: dict[tuple[str, int], Delivery[Any]] = {}
+        self._room = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
+        self._in_hand_gauge = metrics.MESSAGES_IN_HAND.labels(database.schema)
+
+    async def receive(self, queue: str, batch: Mapping[str, Any]) -> None:
+        """Admit a batch: wait for room, then start its handlers and return."""
+        while len(self._in_hand) >= self._capacity:
+            self._room.clear()
+            await self._room.wait()
+        try:
+            sender, items = str(batch["sender"]), decode_items(batch)
+        except (KeyError, TypeError) as error:
+            reason = f"not a batch: {type(error).__name__}"
+            await self._bury(queue, "", Incoming(0, "?", {"batch": batch}, None), reason)
+            return
+        by_kind: dict[type[Message], list[Delivery[Any]]] = {}
+        for item in items:
+            if (sender, item.id) in self._in_hand:
+                metrics.MESSAGES_HANDLED.labels(item.name, "duplicate").inc()
+                continue
+            try:
+                kind = self._types[item.name]
+                message = kind.decode(item.payload)
+            except (KeyError, MalformedMessageError) as error:
+                await self._bury(queue, sender, item, _reason(error))
+                continue
+            delivery = Delivery(self, queue, sender, item.id, message, item.traceparent)
+            self._in_hand[sender, item.id] = delivery
+            by_kind.setdefault(kind, []).append(delivery)
+        self._in_hand_gauge.set(len(self._in_hand))
+        for kind, deliveries in by_kind.items():
+            self._start(kind, deliveries)
+
+    async def close(self) -> None:
+        """Finish what is in hand within `DRAIN_SECONDS`; the outbox sends the rest again."""
+        for task in self._waiting:
+            task.cancel()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
+            for task in late:
+                task.cancel()
+
+    def finish(self, delivery: Delivery[Any]) -> None:
+        """End a message whose effect is committed."""
+        self._forget(delivery, "done")
+        self._publisher.confirm(delivery.sender, delivery.id)
+
+    def put_back(self, delivery: Delivery[Any], error: Exception) -> None:
+        """Repeat a failed message later, or give it up."""
+        if isinstance(error, PermanentError):
+            self._run(self._give_up(delivery, error), self._tasks)
+            return
+        if delivery.tries < len(REDELIVERY_SECONDS):
+            wait = REDELIVERY_SECONDS[delivery.tries]
+            delivery.tries += 1
+            metrics.MESSAGES_HANDLED.labels(delivery.message.name, "redelivered").inc()
+            self._run(self._redeliver(delivery, wait), self._waiting)
+        elif isinstance(error, TransientError):
+            self._forget(delivery, "left_to_outbox")
+        else:
+            self._run(self._give_up(delivery, error), self._tasks)
+
+    async def _redeliver(self, delivery: Delivery[Any], wait_seconds: float) -> None:
+        await asyncio.sleep(wait_seconds)
+        self._start(type(delivery.message), [delivery])
+
+    def _start(self, kind: type[Message], deliveries: Sequence[Delivery[Any]]) -> None:
+        self._run(self._handle(self._handlers[kind], deliveries), self._tasks)
+
+    def _run(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _handle(self, handler: Handler, deliveries: Sequence[Delivery[Any]]) -> None:
+        try:
+            await handler(deliveries)
+        except Exception as error:
+            still_open = [delivery for delivery in deliveries if not delivery.is_finished]
+            if len(still_open) > 1 and not isinstance(error, TransientError):
+                for delivery in still_open:
+                    await self._handle(handler, [delivery])
+                return
+            log.warning(
+                "message_failed",
+                kind=deliveries[0].message.name,
+                count=len(still_open),
+                error=_reason(error),
+                exc_info=not isinstance(error, (TransientError, PermanentError)),
+            )
+            for delivery in still_open:
+                self.put_back(delivery, error)
+            return
+        for delivery in deliveries:
+            if not delivery.is_finished:
+                delivery.done()
+
+    async def _give_up(self, delivery: Delivery[Any], error: Exception) -> None:
+        item = Incoming(
+            delivery.id,
+            delivery.message.name,
+            delivery.message.model_dump(mode="json", by_alias=True),
+            delivery.traceparent,
+        )
+        await self._bury(delivery.queue, delivery.sender, item, _reason(error))
+        self._forget(delivery, "dead")
+
+    def _forget(self, delivery: Delivery[Any], outcome: str) -> None:
+        delivery.is_finished = True
+        self._in_hand.pop((delivery.sender, delivery.id), None)
+        self._in_hand_gauge.set(len(self._in_hand))
+        metrics.MESSAGES_HANDLED.labels(delivery.message.name, outcome).inc()
+        if len(self._in_hand) < self._capacity:
+            self._room.set()
+
+    async def _bury(self, queue: str, sender: str, item: Incoming, reason: str) -> None:
+        log.error("dead_letter_stored", queue=queue, sender=sender, kind=item.name, reason=reason)
+        try:
+            async with self._database.transaction() as connection:
+                await outbox.store_dead_letter(
+                    connection,
+                    queue=queue,
+                    sender=sender,
+                    message_id=item.id or None,
+                    message_name=item.name,
+                    payload=orjson.dumps(item.payload).decode(),
+                    reason=reason,
+                )
+        except DatabaseUnavailableError as error:
+            # Without a receipt the sender sends it again, and it is buried then.
+            log.warning("dead_letter_not_stored", kind=item.name, reason=error.message)
+            return
+        if sender:
+            self._publisher.confirm(sender, item.id)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"no handler for message {error}"
+    return f"{type(error).__name__}: {error}"

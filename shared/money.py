@@ -1,0 +1,80 @@
+"""Money: whole minor units of one currency, never a float."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
+from typing import Final
+
+from shared.errors import InvalidInputError
+
+#: Decimal places of the currencies we know (ISO 4217; USDC: token metadata on EVM chains).
+DECIMAL_PLACES: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "BDT": 2,
+        "EUR": 2,
+        "GBP": 2,
+        "INR": 2,
+        "JPY": 0,
+        "KWD": 3,
+        "MYR": 2,
+        "SGD": 2,
+        "USD": 2,
+        "USDC": 6,
+        "XAF": 0,
+    }
+)
+
+#: The largest amount that fits a PostgreSQL bigint with room for sums of many.
+MINOR_UNITS_MAX: Final = 10**15
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """A non-negative amount in whole minor units (cents, poisha) of one currency."""
+
+    minor_units: int
+    currency: str
+
+    def __post_init__(self) -> None:
+        if self.currency not in DECIMAL_PLACES:
+            raise InvalidInputError(
+                f"currency {self.currency!r} is not one of {', '.join(sorted(DECIMAL_PLACES))}",
+                details={"currency": "unknown"},
+            )
+        if not 0 <= self.minor_units <= MINOR_UNITS_MAX:
+            raise InvalidInputError(
+                f"amount {self.minor_units} is outside 0 to {MINOR_UNITS_MAX} minor units",
+                details={"amount": "out of range"},
+            )
+
+    def __str__(self) -> str:
+        return f"{self.decimal_text()} {self.currency}"
+
+    def decimal_text(self) -> str:
+        """Write the amount with exactly the currency's decimal places: `1150.00`."""
+        places = DECIMAL_PLACES[self.currency]
+        if places == 0:
+            return str(self.minor_units)
+        whole, fraction = divmod(self.minor_units, 10**places)
+        return f"{whole}.{fraction:0{places}d}"
+
+    @classmethod
+    def from_decimal_text(cls, text: str, currency: str) -> Money:
+        """Read `1150.00`; exact, so more decimals than the currency has are refused.
+
+        Raises:
+            InvalidInputError: the text is no plain decimal number, or would need rounding.
+        """
+        places = DECIMAL_PLACES.get(currency)
+        if places is None:
+            raise InvalidInputError(f"currency {currency!r} is not known")
+        try:
+            scaled = Decimal(text).scaleb(places)
+        except InvalidOperation as error:
+            raise InvalidInputError(f"amount {text!r} is not a decimal number") from error
+        if not scaled.is_finite() or scaled != scaled.to_integral_value():
+            raise InvalidInputError(f"amount {text!r} has more than {places} decimals")
+        return cls(int(scaled), currency)

@@ -1,0 +1,51 @@
+"""Settings come from the environment and are checked once, at start."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A variable of the environment is missing or wrong; the message names it."""
+
+
+class ServiceSettings(BaseSettings):
+    """What every process of every service reads."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    redis_url: str | None = Field(default=None, alias="REDIS_URL")
+    redis_host: str = Field(default="127.0.0.1", alias="REDIS_HOST")
+    redis_port: int = Field(default=6379, ge=1, le=65535, alias="REDIS_PORT")
+    public_url: str = Field(default="http://127.0.0.1:8080", alias="PUBLIC_URL")
+    api_keys: SecretStr = Field(default=SecretStr(""), alias="API_KEYS")
+    api_rate_limit_per_second: float = Field(default=100, gt=0, alias="API_RATE_LIMIT_PER_SECOND")
+    otlp_endpoint: str | None = Field(default=None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    trace_sample_ratio: float = Field(default=1.0, ge=0, le=1, alias="OTEL_TRACES_SAMPLER_ARG")
+    log_level: str = Field(default="INFO", alias="LOG_LEVEL")
+
+    def redis_address(self) -> str:
+        """Return the Redis URL: `REDIS_URL`, or one made of host and port."""
+        return self.redis_url or f"redis://{self.redis_host}:{self.redis_port}/0"
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load(settings_class: type[S], **overrides: Any) -> S:
+    """Read one settings class from the environment.
+
+    Raises:
+        SettingsError: names each variable and what is wrong with it; never its value.
+    """
+    try:
+        return settings_class(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        raise SettingsError(f"the environment is not right: {problems}") from None

@@ -1,0 +1,1 @@
+"""HTTP as every service speaks it: routes, envelope, errors, keys, idempotency, health."""

@@ -1,0 +1,99 @@
+"""The HTTP application: every route answers in the envelope, is measured and may need a key."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from shared import metrics
+from shared.errors import SluiceError, TooManyRequestsError, TransientError
+from shared.web.errors import envelope, error_body, status_of
+from shared.web.keys import Keyring
+from shared.web.rate_limits import RateLimit
+from shared.web.routes import BODY_BYTES_MAX, Route, Scope, json_response
+
+log = structlog.get_logger()
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: The name of the API key that made the request, for idempotency and records.
+CALLER: Final = web.RequestKey("caller", str)
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def build_application(
+    routes: Iterable[Route], *, keyring: Keyring, rate_limit: RateLimit
+) -> web.Application:
+    """Make the application of one process, which may serve several services' routes."""
+    application = web.Application(middlewares=[_answer], client_max_size=BODY_BYTES_MAX * 4)
+    for route in routes:
+        handler = route.handler
+        if route.scope is not None:
+            handler = _with_key(handler, route.scope, keyring, rate_limit)
+        application.router.add_route(route.method, route.path, handler)
+    return application
+
+
+def _with_key(handler: Handler, scope: Scope, keyring: Keyring, rate_limit: RateLimit) -> Handler:
+    async def authorized(request: web.Request) -> web.StreamResponse:
+        try:
+            caller = keyring.authorize(request.headers.get("Authorization"), scope)
+        except SluiceError:
+            rate_limit.take(f"address {request.remote}")
+            raise
+        rate_limit.take(caller)
+        request[CALLER] = caller
+        return await handler(request)
+
+    return authorized
+
+
+@web.middleware
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give every request an id, turn every exception into the error envelope, measure."""
+    started = time.perf_counter()
+    given = request.headers.get("X-Request-Id")
+    request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    try:
+        response = await handler(request)
+    except SluiceError as error:
+        response = _refuse(error)
+    except web.HTTPException as error:
+        response = _render(error)
+    except Exception:
+        log.exception("request_failed", path=request.path, request_id=request_id)
+        body = envelope(
+            "internal_error", "something went wrong; the request id finds it in the log"
+        )
+        response = json_response(body, status=500)
+    response.headers["X-Request-Id"] = request_id
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else "none"
+    metrics.HTTP_REQUEST_SECONDS.labels(route, request.method, response.status).observe(
+        time.perf_counter() - started
+    )
+    return response
+
+
+def _refuse(error: SluiceError) -> web.Response:
+    response = json_response(error_body(error), status=status_of(error))
+    if isinstance(error, (TransientError, TooManyRequestsError)):
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    return response
+
+
+def _render(error: web.HTTPException) -> web.StreamResponse:
+    if error.status < 400:  # noqa: PLR2004 - a redirect raised by a handler
+        return error
+    code = error.reason.lower().replace(" ", "_")
+    response = json_response(envelope(code, error.reason), status=error.status)
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response

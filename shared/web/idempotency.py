@@ -1,0 +1,149 @@
+"""Idempotency keys: the same key and body give the first answer again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import asyncpg
+from aiohttp import web
+
+from shared.clock import Clock
+from shared.database import Database
+from shared.errors import (
+    ConflictError,
+    IdempotencyConflictError,
+    InvalidInputError,
+    PermanentError,
+    SluiceError,
+)
+from shared.identifiers import new_id
+from shared.web.errors import error_body, status_of
+from shared.web.routes import Answer, json_response
+
+KEY_LENGTH_MAX: Final = 255
+
+#: How long a request may hold its key. Longer than the slowest gateway call, so that a repeated
+#: request never runs beside the first.
+LEASE_SECONDS: Final = 60
+
+#: Keys are forgotten after this many days.
+KEEP_DAYS: Final = 7
+
+
+class KeyInUseError(ConflictError):
+    """A request with the same key is still running."""
+
+    code = "idempotency_key_in_use"
+
+
+_CLAIM: Final = """
+    INSERT INTO idempotency_key (caller, key, fingerprint, resource_id, leased_until)
+    VALUES ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => $5))
+        ON CONFLICT (caller, key) DO UPDATE
+       SET leased_until = clock_timestamp() + make_interval(secs => $5)
+     WHERE idempotency_key.status IS NULL
+       AND idempotency_key.fingerprint = excluded.fingerprint
+       AND idempotency_key.leased_until <= clock_timestamp()
+ RETURNING resource_id
+"""
+
+_FIND: Final = """
+    SELECT fingerprint, status, body FROM idempotency_key WHERE caller = $1 AND key = $2
+"""
+
+_STORE: Final = """
+    UPDATE idempotency_key SET status = $3, body = $4 WHERE caller = $1 AND key = $2
+"""
+
+_RELEASE: Final = """
+    UPDATE idempotency_key SET leased_until = clock_timestamp() WHERE caller = $1 AND key = $2
+"""
+
+_FORGET_OLD: Final = """
+    DELETE FROM idempotency_key WHERE created_at < clock_timestamp() - make_interval(days => $1)
+"""
+
+
+class IdempotencyKeys:
+    """Runs a write once per key; the answers are kept in the service's own schema."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def run(
+        self,
+        request: web.Request,
+        body: bytes,
+        *,
+        caller: str,
+        prefix: str,
+        work: Callable[[str], Awaitable[Answer]],
+    ) -> web.Response:
+        """Answer a write, from memory when its `Idempotency-Key` was answered before.
+
+        `work` receives the id of the resource to make. After a crash or an outage a repeated
+        request calls it again with the same id, so it must carry on what it finds. Final answers,
+        refusals included, are kept; those worth repeating are not.
+
+        Raises:
+            IdempotencyConflictError: the key was used with another method, path or body.
+            KeyInUseError: the first request with this key is still running.
+        """
+        resource_id = new_id(prefix, self._clock())
+        key = request.headers.get("Idempotency-Key")
+        if key is None:
+            return (await work(resource_id)).response()
+        if not 1 <= len(key) <= KEY_LENGTH_MAX or not key.isascii() or not key.isprintable():
+            raise InvalidInputError(
+                f"Idempotency-Key must be 1 to {KEY_LENGTH_MAX} printable ASCII characters",
+                details={"Idempotency-Key": "wrong length or characters"},
+            )
+        fingerprint = hashlib.sha256(f"{request.method} {request.path}\n".encode() + body).digest()
+        async with self._database.connection() as connection:
+            claimed = await connection.fetchval(
+                _CLAIM, caller, key, fingerprint, resource_id, LEASE_SECONDS
+            )
+            known = None
+            if claimed is None:
+                known = await connection.fetchrow(_FIND, caller, key)
+        if claimed is None:
+            return _replay(known, fingerprint)
+        return await self._work(caller, key, claimed, work)
+
+    async def _work(
+        self, caller: str, key: str, resource_id: str, work: Callable[[str], Awaitable[Answer]]
+    ) -> web.Response:
+        try:
+            answer = await work(resource_id)
+            status, body = answer.status, answer.body()
+        except PermanentError as error:
+            status, body = status_of(error), error_body(error)
+        except SluiceError:
+            async with self._database.connection() as connection:
+                await connection.execute(_RELEASE, caller, key)
+            raise
+        async with self._database.connection() as connection:
+            await connection.execute(_STORE, caller, key, status, body)
+        return json_response(body, status=status)
+
+    async def forget_old(self) -> None:
+        """Delete keys past `KEEP_DAYS`."""
+        async with self._database.connection() as connection:
+            await connection.execute(_FORGET_OLD, KEEP_DAYS)
+
+
+def _replay(known: asyncpg.Record | None, fingerprint: bytes) -> web.Response:
+    if known is None:
+        raise KeyInUseError("the idempotency key was just given up; send the request again")
+    if known["fingerprint"] != fingerprint:
+        raise IdempotencyConflictError("the idempotency key was used with another request")
+    if known["status"] is None:
+        raise KeyInUseError("a request with this idempotency key is still running")
+    return json_response(
+        known["body"],
+        status=known["status"],
+        headers={"Idempotent-Replayed": "true"},
+    )

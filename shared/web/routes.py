@@ -1,0 +1,122 @@
+"""Routes, requests and answers, in the one shape that every service uses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from shared.errors import InvalidInputError, TooLargeError
+
+#: Largest body of an API request; a payment with its metadata is far below.
+BODY_BYTES_MAX: Final = 64 * 1024
+
+PAGE_SIZE_DEFAULT: Final = 50
+PAGE_SIZE_MAX: Final = 200
+
+
+class Scope(StrEnum):
+    """What an API key may do."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One HTTP route; without a scope it needs no key."""
+
+    method: str
+    path: str
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    scope: Scope | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer before it is put into the envelope."""
+
+    data: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> bytes:
+        """Return the JSON body with its envelope."""
+        return orjson.dumps({"success": True, "data": self.data})
+
+    def response(self) -> web.Response:
+        """Return the HTTP answer."""
+        return json_response(self.body(), status=self.status, headers=self.headers)
+
+
+def json_response(
+    body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Return a JSON answer from its bytes."""
+    return web.Response(body=body, status=status, content_type="application/json", headers=headers)
+
+
+async def read_body(request: web.Request, limit: int = BODY_BYTES_MAX) -> bytes:
+    """Read the raw body once.
+
+    Raises:
+        TooLargeError: it is longer than `limit` bytes; the rest is not read.
+    """
+    if (request.content_length or 0) > limit:
+        raise TooLargeError(f"the body is over {limit} bytes")
+    body = await request.content.read(limit + 1) if request.content_length is None else b""
+    if request.content_length is None:
+        while len(body) <= limit and not request.content.at_eof():
+            body += await request.content.read(limit + 1 - len(body))
+        if len(body) > limit:
+            raise TooLargeError(f"the body is over {limit} bytes")
+        return body
+    return await request.read()
+
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def parse(model: type[B], body: bytes) -> B:
+    """Read a JSON body.
+
+    Raises:
+        InvalidInputError: its details name each field and what is wrong with it.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error, "the body") from None
+
+
+def parse_query(model: type[B], request: web.Request) -> B:
+    """Read the query string; a parameter may be given once.
+
+    Raises:
+        InvalidInputError: its details name each parameter and what is wrong with it.
+    """
+    repeated = sorted({name for name in request.query if len(request.query.getall(name)) > 1})
+    if repeated:
+        raise InvalidInputError(
+            "a query parameter is given twice", details=dict.fromkeys(repeated, "given twice")
+        )
+    try:
+        return model.model_validate(dict(request.query))
+    except ValidationError as error:
+        raise invalid(error, "the query") from None
+
+
+def invalid(error: ValidationError, what: str) -> InvalidInputError:
+    """Turn pydantic's error into ours; the values themselves are not repeated."""
+    details = {
+        ".".join(str(part) for part in item["loc"]) or "body": item["msg"]
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    }
+    problems = "; ".join(f"{name}: {problem}" for name, problem in details.items())
+    return InvalidInputError(f"{what} is not right: {problems}", details=details)

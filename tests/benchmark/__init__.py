@@ -1,0 +1,1 @@
+"""`make bench`: Sluice against Express + BullMQ + PostgreSQL, in turn on the same machine."""
