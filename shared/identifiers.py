@@ -15,6 +15,11 @@ from ulid import ULID
 PREFIX_LENGTH: Final = 4
 _PATTERN: Final = re.compile(r"[a-z]{3}_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
+#: From Crockford's digits, which ULIDs use, to those of `int(text, 32)`.
+_TO_BASE_32: Final = str.maketrans(
+    "0123456789ABCDEFGHJKMNPQRSTVWXYZ", "0123456789abcdefghijklmnopqrstuv"
+)
+
 
 def new_id(prefix: str, now: datetime) -> str:
     """Return a new id that sorts by `now`; `prefix` is three lower-case letters."""
@@ -34,8 +39,8 @@ def created_at(identifier: str) -> datetime:
     """
     if _PATTERN.fullmatch(identifier) is None:
         raise ValueError(f"{identifier!r} is not an id")
-    ulid = ULID.from_str(identifier[PREFIX_LENGTH:])
-    return datetime.fromtimestamp(ulid.milliseconds / 1000, UTC)
+    milliseconds = int(identifier[PREFIX_LENGTH : PREFIX_LENGTH + 10].translate(_TO_BASE_32), 32)
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def first_id_at(prefix: str, moment: datetime) -> str:

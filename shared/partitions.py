@@ -7,15 +7,24 @@ out of the ordinary is stored all the same.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
 
 import asyncpg
+import structlog
 
+from shared.clock import Clock
 from shared.database import Database
+from shared.errors import DatabaseUnavailableError
 from shared.identifiers import first_id_at
+
+log = structlog.get_logger()
+
+#: Often enough that a partition is made, or dropped, on its day.
+INTERVAL_SECONDS: Final = 3_600
 
 #: Partitions are made this many periods ahead, so that a stopped housekeeper does no harm.
 PERIODS_AHEAD: Final = {"day": 7, "month": 2}
@@ -43,6 +52,16 @@ class PartitionedTable:
     period: Literal["day", "month"]
     id_prefix: str | None = None
     keep_days: int | None = None
+
+
+async def run(database: Database, tables: Sequence[PartitionedTable], clock: Clock) -> None:
+    """Maintain partitions for ever."""
+    while True:
+        try:
+            await maintain(database, tables, clock().date())
+        except DatabaseUnavailableError as error:
+            log.warning("partitions_wait", reason=error.message)
+        await asyncio.sleep(INTERVAL_SECONDS)
 
 
 async def maintain(database: Database, tables: Sequence[PartitionedTable], today: date) -> None:

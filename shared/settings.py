@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
@@ -22,6 +23,7 @@ class ServiceSettings(BaseSettings):
     redis_port: int = Field(default=6379, ge=1, le=65535, alias="REDIS_PORT")
     public_url: str = Field(default="http://127.0.0.1:8080", alias="PUBLIC_URL")
     api_keys: SecretStr = Field(default=SecretStr(""), alias="API_KEYS")
+    api_keys_file: Path | None = Field(default=None, alias="API_KEYS_FILE")
     api_rate_limit_per_second: float = Field(default=100, gt=0, alias="API_RATE_LIMIT_PER_SECOND")
     otlp_endpoint: str | None = Field(default=None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     trace_sample_ratio: float = Field(default=1.0, ge=0, le=1, alias="OTEL_TRACES_SAMPLER_ARG")
@@ -30,6 +32,20 @@ class ServiceSettings(BaseSettings):
     def redis_address(self) -> str:
         """Return the Redis URL: `REDIS_URL`, or one made of host and port."""
         return self.redis_url or f"redis://{self.redis_host}:{self.redis_port}/0"
+
+    def api_keys_text(self) -> str:
+        """Return the entries of `API_KEYS` and those of `API_KEYS_FILE`, a mounted file.
+
+        Raises:
+            SettingsError: the file cannot be read.
+        """
+        given = self.api_keys.get_secret_value()
+        if self.api_keys_file is None:
+            return given
+        try:
+            return f"{given}\n{self.api_keys_file.read_text(encoding='utf-8')}"
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"API_KEYS_FILE: {error}") from None
 
 
 S = TypeVar("S", bound=ServiceSettings)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import asyncpg
+import structlog
 from aiohttp import web
 
 from shared.clock import Clock
 from shared.database import Database
 from shared.errors import (
     ConflictError,
+    DatabaseUnavailableError,
     IdempotencyConflictError,
     InvalidInputError,
     PermanentError,
@@ -24,12 +27,15 @@ from shared.web.routes import Answer, json_response
 
 KEY_LENGTH_MAX: Final = 255
 
+log = structlog.get_logger()
+
 #: How long a request may hold its key. Longer than the slowest gateway call, so that a repeated
 #: request never runs beside the first.
 LEASE_SECONDS: Final = 60
 
 #: Keys are forgotten after this many days.
 KEEP_DAYS: Final = 7
+FORGET_INTERVAL_SECONDS: Final = 3_600
 
 
 class KeyInUseError(ConflictError):
@@ -129,10 +135,15 @@ class IdempotencyKeys:
             await connection.execute(_STORE, caller, key, status, body)
         return json_response(body, status=status)
 
-    async def forget_old(self) -> None:
-        """Delete keys past `KEEP_DAYS`."""
-        async with self._database.connection() as connection:
-            await connection.execute(_FORGET_OLD, KEEP_DAYS)
+    async def forget_old_for_ever(self) -> None:
+        """Delete, once an hour, keys past `KEEP_DAYS`."""
+        while True:
+            try:
+                async with self._database.connection() as connection:
+                    await connection.execute(_FORGET_OLD, KEEP_DAYS)
+            except DatabaseUnavailableError as error:
+                log.warning("old_keys_wait", reason=error.message)
+            await asyncio.sleep(FORGET_INTERVAL_SECONDS)
 
 
 def _replay(known: asyncpg.Record | None, fingerprint: bytes) -> web.Response:

@@ -1,0 +1,4 @@
+"""Enrollment: grants what was paid for, and takes it back.
+
+Owns enrollments. Receives `PaymentSucceeded`; sends nothing yet.
+"""

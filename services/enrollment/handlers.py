@@ -1,0 +1,122 @@
+"""What the enrollment service does: grant what was paid for, and what operators ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from opentelemetry.trace import SpanKind
+
+from services.enrollment import metrics, store
+from services.enrollment.domain import Enrollment, EnrollmentState, Grant, require
+from services.enrollment.runtime import Runtime
+from shared.contracts.payments import PaymentSucceeded
+from shared.errors import NotFoundError
+from shared.identifiers import new_id
+from shared.messaging.receiver import Delivery
+
+
+async def enroll(runtime: Runtime, deliveries: Sequence[Delivery[PaymentSucceeded]]) -> None:
+    """Enroll the customers of succeeded payments; a payment that comes again changes nothing."""
+    await asyncio.gather(*(_enroll_one(runtime, delivery) for delivery in deliveries))
+    now = runtime.core.clock()
+    for delivery in deliveries:
+        whole_way = (now - delivery.message.noticed_at).total_seconds()
+        metrics.WHOLE_WAY_SECONDS.observe(max(0.0, whole_way))
+
+
+async def _enroll_one(runtime: Runtime, delivery: Delivery[PaymentSucceeded]) -> None:
+    message = delivery.message
+    with runtime.core.tracing.span(
+        "enrollment.grant",
+        traceparent=delivery.traceparent,
+        kind=SpanKind.CONSUMER,
+        attributes={"payment": message.payment_id},
+    ):
+        await runtime.grants.submit(
+            Grant(
+                id=new_id("enr", runtime.core.clock()),
+                customer_id=message.customer_id,
+                product_id=message.product_id,
+                payment_id=message.payment_id,
+                amount=message.amount,
+                currency=message.currency,
+            )
+        )
+
+
+async def grant_by_hand(
+    runtime: Runtime,
+    enrollment_id: str,
+    *,
+    customer_id: str,
+    product_id: str,
+    actor: str,
+    reason: str,
+) -> Enrollment:
+    """Enroll without a payment, or give back what was revoked.
+
+    Raises:
+        ConflictError: the customer is enrolled already.
+    """
+    async with runtime.core.database.transaction() as connection:
+        is_new = await store.insert_by_hand(connection, enrollment_id, customer_id, product_id)
+        existing = await store.lock_enrollment(connection, customer_id, product_id)
+        assert existing is not None, "it was inserted, or kept us from inserting"
+        # A repeated request finds its own row, which is then its answer.
+        if not is_new and existing.id != enrollment_id:
+            require(existing, EnrollmentState.REVOKED)
+        if is_new or existing.id != enrollment_id:
+            await store.change_state(
+                connection,
+                existing.id,
+                EnrollmentState.ACTIVE,
+                event="granted_by_hand",
+                actor=actor,
+                reason=reason,
+            )
+    metrics.BY_HAND.labels("granted").inc()
+    return await read_enrollment(runtime, existing.id)
+
+
+async def revoke_by_hand(
+    runtime: Runtime, enrollment_id: str, *, actor: str, reason: str
+) -> Enrollment:
+    """Take an enrollment away.
+
+    Raises:
+        NotFoundError: no enrollment has this id.
+        ConflictError: it is revoked already.
+    """
+    async with runtime.core.database.transaction() as connection:
+        existing = await store.lock_enrollment_by_id(connection, enrollment_id)
+        if existing is None:
+            raise _unknown(enrollment_id)
+        require(existing, EnrollmentState.ACTIVE)
+        await store.change_state(
+            connection,
+            enrollment_id,
+            EnrollmentState.REVOKED,
+            event="revoked_by_hand",
+            actor=actor,
+            reason=reason,
+        )
+    metrics.BY_HAND.labels("revoked").inc()
+    return await read_enrollment(runtime, enrollment_id)
+
+
+async def read_enrollment(runtime: Runtime, enrollment_id: str) -> Enrollment:
+    """Return an enrollment.
+
+    Raises:
+        NotFoundError: no enrollment has this id.
+    """
+    async with runtime.core.database.connection() as connection:
+        enrollment = await store.find_enrollment(connection, enrollment_id)
+    if enrollment is None:
+        raise _unknown(enrollment_id)
+    return enrollment
+
+
+def _unknown(enrollment_id: str) -> NotFoundError:
+    return NotFoundError(f"no enrollment has the id {enrollment_id[:40]!r}")

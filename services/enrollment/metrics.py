@@ -1,0 +1,23 @@
+"""The metrics of the enrollment service."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Histogram
+
+from shared.metrics import LATENCY_BUCKETS
+
+PAYMENTS: Final = Counter(
+    "enrollment_payments_total",
+    "Succeeded payments by their effect: granted, regranted, recorded, repeated.",
+    ["effect"],
+)
+BY_HAND: Final = Counter(
+    "enrollment_changes_by_hand_total", "Grants and revocations by operators.", ["event"]
+)
+WHOLE_WAY_SECONDS: Final = Histogram(
+    "enrollment_whole_way_duration_seconds",
+    "Time from the receipt of a notice to the commit of its enrollment.",
+    buckets=LATENCY_BUCKETS,
+)

@@ -1,0 +1,198 @@
+"""Every SQL statement of the enrollment service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+
+from services.enrollment.domain import Enrollment, EnrollmentState, Grant, PaymentEffect
+from shared.database import Connection
+from shared.partitions import PartitionedTable
+
+#: Enrollments are kept for good and stay unique over all time, so they are not cut by it.
+PARTITIONED_TABLES: Final[tuple[PartitionedTable, ...]] = ()
+
+# Both unique constraints may refuse a row; which one is found out for the few that were refused.
+_INSERT_GRANTS: Final = """
+    WITH new AS (
+        INSERT INTO enrollment (id, customer_id, product_id, payment_id, state)
+        SELECT id, customer_id, product_id, payment_id, 'active'
+          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+            AS given (id, customer_id, product_id, payment_id)
+            ON CONFLICT DO NOTHING
+     RETURNING id, payment_id
+    )
+    INSERT INTO enrollment_history (enrollment_id, event, payment_id)
+    SELECT id, 'granted', payment_id
+      FROM new
+ RETURNING payment_id
+"""
+
+
+async def insert_grants(connection: Connection, grants: Sequence[Grant]) -> frozenset[str]:
+    """Enroll, and return the payments that were the first for their product.
+
+    Give the grants sorted by customer and product, so that two writers cannot deadlock.
+    """
+    rows = [(grant.id, grant.customer_id, grant.product_id, grant.payment_id) for grant in grants]
+    records = await connection.fetch(_INSERT_GRANTS, *zip(*rows, strict=True))
+    return frozenset(record["payment_id"] for record in records)
+
+
+_IS_KNOWN_PAYMENT: Final = """
+    SELECT EXISTS (SELECT FROM enrollment WHERE payment_id = $1)
+        OR EXISTS (SELECT FROM further_payment WHERE payment_id = $1)
+"""
+
+
+async def is_known_payment(connection: Connection, payment_id: str) -> bool:
+    """Tell whether a payment has had its effect."""
+    return bool(await connection.fetchval(_IS_KNOWN_PAYMENT, payment_id))
+
+
+_LOCK: Final = """
+    SELECT id, customer_id, product_id, payment_id, state, created_at, updated_at
+      FROM enrollment
+     WHERE customer_id = $1
+       AND product_id = $2
+       FOR UPDATE
+"""
+
+
+async def lock_enrollment(
+    connection: Connection, customer_id: str, product_id: str
+) -> Enrollment | None:
+    """Read an enrollment and keep others from changing it until the transaction ends."""
+    record = await connection.fetchrow(_LOCK, customer_id, product_id)
+    return None if record is None else _enrollment(record)
+
+
+_LOCK_BY_ID: Final = """
+    SELECT id, customer_id, product_id, payment_id, state, created_at, updated_at
+      FROM enrollment
+     WHERE id = $1
+       FOR UPDATE
+"""
+
+
+async def lock_enrollment_by_id(connection: Connection, enrollment_id: str) -> Enrollment | None:
+    """Read an enrollment and keep others from changing it until the transaction ends."""
+    record = await connection.fetchrow(_LOCK_BY_ID, enrollment_id)
+    return None if record is None else _enrollment(record)
+
+
+_INSERT_FURTHER_PAYMENT: Final = """
+    INSERT INTO further_payment (payment_id, enrollment_id, effect, amount, currency)
+    VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT DO NOTHING
+"""
+
+
+async def insert_further_payment(
+    connection: Connection, grant: Grant, enrollment_id: str, effect: PaymentEffect
+) -> None:
+    """Record a payment for a product that the customer had, or had had, before."""
+    await connection.execute(
+        _INSERT_FURTHER_PAYMENT,
+        grant.payment_id,
+        enrollment_id,
+        effect,
+        grant.amount,
+        grant.currency,
+    )
+
+
+_INSERT_BY_HAND: Final = """
+    INSERT INTO enrollment (id, customer_id, product_id, state)
+    VALUES ($1, $2, $3, 'active')
+        ON CONFLICT DO NOTHING
+ RETURNING id
+"""
+
+
+async def insert_by_hand(
+    connection: Connection, enrollment_id: str, customer_id: str, product_id: str
+) -> bool:
+    """Enroll without a payment; False when the customer is or was enrolled before."""
+    inserted = await connection.fetchval(_INSERT_BY_HAND, enrollment_id, customer_id, product_id)
+    return inserted is not None
+
+
+_SET_STATE: Final = """
+    UPDATE enrollment SET state = $2, updated_at = clock_timestamp() WHERE id = $1
+"""
+
+_INSERT_HISTORY: Final = """
+    INSERT INTO enrollment_history (enrollment_id, event, payment_id, actor, reason)
+    VALUES ($1, $2, $3, $4, $5)
+"""
+
+
+async def change_state(
+    connection: Connection,
+    enrollment_id: str,
+    state: EnrollmentState,
+    *,
+    event: str,
+    payment_id: str | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> None:
+    """Set the state of a locked enrollment and write down who did it and why."""
+    await connection.execute(_SET_STATE, enrollment_id, state)
+    await connection.execute(_INSERT_HISTORY, enrollment_id, event, payment_id, actor, reason)
+
+
+_FIND: Final = """
+    SELECT id, customer_id, product_id, payment_id, state, created_at, updated_at
+      FROM enrollment
+     WHERE id = $1
+"""
+
+
+async def find_enrollment(connection: Connection, enrollment_id: str) -> Enrollment | None:
+    """Return an enrollment."""
+    record = await connection.fetchrow(_FIND, enrollment_id)
+    return None if record is None else _enrollment(record)
+
+
+# A payment is found through the enrollment that it paid for first, or through a further payment.
+_LIST: Final = """
+    SELECT id, customer_id, product_id, payment_id, state, created_at, updated_at
+      FROM enrollment
+     WHERE ($1::text IS NULL OR customer_id = $1)
+       AND ($2::text IS NULL OR product_id = $2)
+       AND ($3::text IS NULL OR payment_id = $3 OR id IN (
+               SELECT enrollment_id FROM further_payment WHERE further_payment.payment_id = $3))
+       AND ($4::text IS NULL OR id < $4)
+     ORDER BY id DESC
+     LIMIT $5
+"""
+
+
+async def list_enrollments(
+    connection: Connection,
+    *,
+    customer_id: str | None,
+    product_id: str | None,
+    payment_id: str | None,
+    before_id: str | None,
+    limit: int,
+) -> list[Enrollment]:
+    """Return enrollments, newest first, that match every filter given."""
+    records = await connection.fetch(_LIST, customer_id, product_id, payment_id, before_id, limit)
+    return [_enrollment(record) for record in records]
+
+
+def _enrollment(record: asyncpg.Record) -> Enrollment:
+    return Enrollment(
+        id=record["id"],
+        customer_id=record["customer_id"],
+        product_id=record["product_id"],
+        payment_id=record["payment_id"],
+        state=EnrollmentState(record["state"]),
+        created_at=record["created_at"],
+        updated_at=record["updated_at"],
+    )

@@ -1,0 +1,40 @@
+"""Composition root of the payments service's HTTP process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from services.payments.routes import payment_routes
+from services.payments.runtime import open_runtime
+from services.payments.settings import PaymentsSettings
+from services.payments.store import PARTITIONED_TABLES
+from shared.migrations import MESSAGING, WEB, Component
+from shared.process import Part, open_core
+from shared.web.idempotency import IdempotencyKeys
+
+__all__ = ["MIGRATIONS", "PARTITIONED_TABLES", "http_part"]
+
+MIGRATIONS: Final = (
+    MESSAGING,
+    WEB,
+    Component("payments", Path(__file__).resolve().parent / "migrations"),
+)
+
+
+@asynccontextmanager
+async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
+    """Open the HTTP side. Redis may be away: what is stored is published later."""
+    async with (
+        open_core(settings, "payments", settings.database_url) as core,
+        open_runtime(core, settings) as runtime,
+    ):
+        yield Part(
+            name="payments-http",
+            routes=payment_routes(runtime, IdempotencyKeys(core.database, core.clock)),
+            ping_database=core.database.ping,
+            ping_redis=core.ping_redis,
+            measure=core.measure,
+        )

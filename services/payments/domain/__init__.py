@@ -1,0 +1,1 @@
+"""The pure core of payments: states, decisions, schedules. No I/O, no clock."""

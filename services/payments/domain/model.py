@@ -1,0 +1,48 @@
+"""The nouns of payments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from shared.money import Money
+
+
+class PaymentState(StrEnum):
+    """Where a payment stands."""
+
+    #: Recorded; the gateway has not been asked for a page, or did not answer yet.
+    CREATED = "created"
+    #: The customer must act.
+    PENDING = "pending"
+    #: A notice says that money was taken; the gateway has not confirmed it yet.
+    PROCESSING = "processing"
+    #: The gateway did not say. It is asked again, never charged again blindly.
+    UNKNOWN = "unknown"
+    #: Money was taken, but a person must look before anything is released.
+    ON_HOLD = "on_hold"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """A payment as far as decisions need it."""
+
+    id: str
+    gateway: str
+    state: PaymentState
+    reason: str | None
+    amount: Money
+    customer_id: str
+    product_id: str
+    reference: str
+    validation_id: str | None
+    gateway_payment_id: str | None
+    checks_made: int
+    next_check_at: datetime | None
+    created_at: datetime
+    expires_at: datetime
+    version: int

@@ -1,0 +1,171 @@
+"""What a gateway's verdict makes of a payment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from services.payments.domain.check_schedule import CONFIRMATION_DELAYS, next_check_at
+from services.payments.domain.model import Payment, PaymentState
+from services.payments.domain.state_machine import RESTING, next_state
+from shared.gateways.interface import Claim, Declined, Paid, Pending, Unknown, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A payment as it shall be saved, and what happened, for its history."""
+
+    payment: Payment
+    event: str
+
+    #: The money was confirmed just now: announce it.
+    is_success: bool = False
+    #: The gateway took money more than once: someone must refund one.
+    is_surplus: bool = False
+
+
+def settle(
+    payment: Payment, verdict: Verdict, *, claim: Claim | None, now: datetime
+) -> Change | None:
+    """Decide what a verdict means; None when it says nothing new.
+
+    Args:
+        payment: As last read.
+        verdict: What the gateway said.
+        claim: What the notice claimed that made us ask; None when nobody did.
+        now: The present moment.
+    """
+    match verdict:
+        case Paid():
+            return _settle_paid(payment, verdict)
+        case _ if payment.state in RESTING:
+            return None
+        case Declined():
+            return _settle_declined(payment, verdict, claim, now)
+        case Pending():
+            return _settle_pending(payment, verdict, claim, now)
+        case Unknown():
+            return _settle_unknown(payment, verdict, claim, now)
+    assert_never(verdict)
+
+
+def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
+    is_known = verdict.gateway_payment_id == payment.gateway_payment_id
+    if payment.state is PaymentState.SUCCEEDED:
+        if (is_known and not verdict.is_repeated) or payment.reason == "surplus_charge":
+            return None
+        return Change(
+            replace(payment, reason="surplus_charge"), "surplus_charge_found", is_surplus=True
+        )
+    reason = _objection(payment, verdict)
+    if reason is None:
+        state, event = PaymentState.SUCCEEDED, "confirmed"
+        if payment.state in RESTING:
+            event = "confirmed_late" if payment.state is not PaymentState.ON_HOLD else "released"
+    elif payment.state is PaymentState.ON_HOLD:
+        return None
+    else:
+        state, event = PaymentState.ON_HOLD, "held"
+    settled = replace(
+        payment,
+        state=next_state(payment.state, state),
+        reason="surplus_charge" if verdict.is_repeated and reason is None else reason,
+        validation_id=verdict.validation_id,
+        gateway_payment_id=verdict.gateway_payment_id,
+        next_check_at=None,
+    )
+    return Change(
+        settled,
+        event,
+        is_success=state is PaymentState.SUCCEEDED,
+        is_surplus=verdict.is_repeated,
+    )
+
+
+def _objection(payment: Payment, verdict: Paid) -> str | None:
+    """Return why money that was taken must not be released yet."""
+    if verdict.amount.currency != payment.amount.currency:
+        return "currency_differs"
+    if verdict.amount != payment.amount:
+        return "amount_differs"
+    return "gateway_says_risky" if verdict.is_risky else None
+
+
+def _settle_declined(
+    payment: Payment, verdict: Declined, claim: Claim | None, now: datetime
+) -> Change:
+    # On the hosted page a customer may try again after a decline. So it ends the payment only when
+    # the gateway's notice says the same, or when the time is over.
+    if claim in {"failed", "cancelled", "expired"}:
+        state = PaymentState.CANCELLED if verdict.is_cancelled else PaymentState.FAILED
+        return _rest(payment, state, "declined", verdict.reason)
+    if now >= payment.expires_at:
+        return _rest(payment, PaymentState.FAILED, "expired", verdict.reason)
+    return _wait(payment, _calm(payment), f"declined_once:{verdict.reason}"[:200], now)
+
+
+def _settle_pending(
+    payment: Payment, verdict: Pending, claim: Claim | None, now: datetime
+) -> Change:
+    if claim == "paid" or payment.state is PaymentState.PROCESSING:
+        return _settle_unconfirmed(payment, verdict.reason, claim, now)
+    if verdict.reason == "not_attempted":
+        if claim in {"failed", "cancelled", "expired"}:
+            state = PaymentState.CANCELLED if claim == "cancelled" else PaymentState.FAILED
+            return _rest(payment, state, "declined", f"notice_{claim}")
+        if now >= payment.expires_at:
+            return _rest(payment, PaymentState.FAILED, "expired", "never_attempted")
+    return _wait(payment, _calm(payment), verdict.reason, now)
+
+
+def _settle_unknown(
+    payment: Payment, verdict: Unknown, claim: Claim | None, now: datetime
+) -> Change:
+    if claim is not None or payment.state is PaymentState.PROCESSING:
+        return _settle_unconfirmed(payment, verdict.reason, claim, now)
+    return _wait(payment, payment.state, verdict.reason, now)
+
+
+def _settle_unconfirmed(
+    payment: Payment, reason: str, claim: Claim | None, now: datetime
+) -> Change:
+    """A notice waits for its confirmation: soon and often at first, then like any doubt."""
+    is_new = payment.state is not PaymentState.PROCESSING
+    if is_new and claim is not None:
+        return _wait(replace(payment, checks_made=0), PaymentState.PROCESSING, reason, now)
+    if payment.checks_made < len(CONFIRMATION_DELAYS):
+        return _wait(payment, PaymentState.PROCESSING, reason, now)
+    state = next_state(payment.state, PaymentState.UNKNOWN)
+    waiting = replace(
+        payment,
+        state=state,
+        reason=reason,
+        checks_made=0,
+        next_check_at=next_check_at(state, 0, now),
+    )
+    return Change(waiting, "confirmation_stays_out")
+
+
+def _calm(payment: Payment) -> PaymentState:
+    """Return the waiting state once the gateway has said that the customer must act."""
+    is_open = payment.state is not PaymentState.CREATED
+    return PaymentState.PENDING if is_open else PaymentState.CREATED
+
+
+def _wait(payment: Payment, state: PaymentState, reason: str, now: datetime) -> Change:
+    waiting = replace(
+        payment,
+        state=next_state(payment.state, state),
+        reason=reason,
+        checks_made=payment.checks_made + 1,
+        next_check_at=next_check_at(state, payment.checks_made + 1, now),
+    )
+    return Change(waiting, "checked")
+
+
+def _rest(payment: Payment, state: PaymentState, event: str, reason: str) -> Change:
+    resting = replace(
+        payment, state=next_state(payment.state, state), reason=reason, next_check_at=None
+    )
+    return Change(resting, event)

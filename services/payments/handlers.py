@@ -1,0 +1,132 @@
+"""What the payments service does with notices and with payments whose next look is due."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import structlog
+from opentelemetry.trace import SpanKind
+
+from services.payments import metrics, store
+from services.payments.domain.model import Payment, PaymentState
+from services.payments.runtime import Judgement, Runtime, ask
+from shared.contracts.webhook import NoticeReceived
+from shared.errors import (
+    DatabaseUnavailableError,
+    NotFoundError,
+    SluiceError,
+)
+from shared.gateways.interface import (
+    Unknown,
+)
+from shared.messaging.receiver import Delivery
+
+log = structlog.get_logger()
+
+#: Payments one look of the reconciler takes; it looks again at once while there are as many.
+RECONCILE_BATCH_MAX: Final = 100
+
+#: Pause of the reconciler when nothing is due; confirmations are due after 2 s at the earliest.
+RECONCILE_INTERVAL_SECONDS: Final = 1.0
+
+
+async def check_notices(runtime: Runtime, deliveries: Sequence[Delivery[NoticeReceived]]) -> None:
+    """Ask the gateways about the payments that notices name, and record what they say.
+
+    Each notice finishes on its own: a slow answer holds up no neighbour. Safe to repeat: a payment
+    whose state is decided is not asked about again.
+    """
+    references = [delivery.message.reference for delivery in deliveries]
+    async with runtime.core.database.connection() as connection:
+        payments = await store.find_by_references(connection, references)
+    checks = []
+    for delivery in deliveries:
+        payment = payments.get(delivery.message.reference)
+        if payment is None:
+            # References are committed before a gateway hears of them, so it is none of ours.
+            delivery.fail(
+                NotFoundError(f"no payment has the reference {delivery.message.reference}")
+            )
+        elif _is_decided(payment, delivery.message):
+            delivery.done()
+        else:
+            checks.append(_check(runtime, delivery, payment))
+    await asyncio.gather(*checks)
+
+
+def _is_decided(payment: Payment, notice: NoticeReceived) -> bool:
+    """Tell whether a notice can add nothing: the same money was confirmed before."""
+    return payment.state is PaymentState.SUCCEEDED and (
+        notice.claim != "paid" or notice.validation_id == payment.validation_id
+    )
+
+
+async def _check(runtime: Runtime, delivery: Delivery[NoticeReceived], payment: Payment) -> None:
+    notice = delivery.message
+    try:
+        with runtime.core.tracing.span(
+            "payments.check_notice",
+            traceparent=delivery.traceparent,
+            kind=SpanKind.CONSUMER,
+            attributes={"payment": payment.id},
+        ) as traceparent:
+            verdict = await ask(
+                runtime, payment, notice.reference, notice.claim, notice.validation_id
+            )
+            metrics.CHECKS.labels(payment.gateway, "notice", type(verdict).__name__.lower()).inc()
+            if isinstance(verdict, Unknown) and notice.claim == "paid":
+                # Remembered, so that the reconciler can ask by the same handle.
+                payment = replace(payment, validation_id=notice.validation_id or None)
+            await runtime.results.submit(
+                Judgement(payment, verdict, notice.claim, notice.received_at, traceparent)
+            )
+    except SluiceError as error:
+        delivery.fail(error)
+    else:
+        delivery.done()
+
+
+async def reconcile(runtime: Runtime) -> None:
+    """Look, for ever, at every payment whose next look is due, whether or not a notice came."""
+    while True:
+        try:
+            count = await reconcile_due(runtime)
+        except DatabaseUnavailableError as error:
+            log.warning("reconciler_waits", reason=error.message)
+            count = 0
+        if count < RECONCILE_BATCH_MAX:
+            await asyncio.sleep(RECONCILE_INTERVAL_SECONDS)
+
+
+async def reconcile_due(runtime: Runtime) -> int:
+    """Look at one batch of due payments and return how many there were.
+
+    Raises:
+        DatabaseUnavailableError: PostgreSQL is away; leases run out and the looks are repeated.
+    """
+    async with runtime.core.database.transaction() as connection:
+        due = await store.claim_due(connection, runtime.core.clock(), RECONCILE_BATCH_MAX)
+    results = await asyncio.gather(
+        *(_reconcile_one(runtime, payment) for payment in due), return_exceptions=True
+    )
+    failures = [result for result in results if isinstance(result, BaseException)]
+    for failure in failures:
+        if not isinstance(failure, SluiceError):
+            raise failure
+    if failures:
+        log.warning("looks_not_recorded", count=len(failures), error=str(failures[0]))
+    return len(due)
+
+
+async def _reconcile_one(runtime: Runtime, payment: Payment) -> None:
+    with runtime.core.tracing.span(
+        "payments.reconcile", attributes={"payment": payment.id}
+    ) as traceparent:
+        asked_at = runtime.core.clock()
+        handle = payment.validation_id if payment.state is PaymentState.PROCESSING else None
+        verdict = await ask(runtime, payment, payment.reference, None, handle)
+        metrics.CHECKS.labels(payment.gateway, "reconciler", type(verdict).__name__.lower()).inc()
+        await runtime.results.submit(Judgement(payment, verdict, None, asked_at, traceparent))

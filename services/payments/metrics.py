@@ -1,0 +1,36 @@
+"""The metrics of the payments service."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Histogram
+
+from shared.metrics import LATENCY_BUCKETS
+
+CREATED: Final = Counter(
+    "payments_created_total",
+    "Payments created by what became of their checkout: opened, refused, unknown.",
+    ["gateway", "outcome"],
+)
+SETTLED: Final = Counter(
+    "payments_settled_total",
+    "Payments that came to rest, by state: succeeded, failed, cancelled, on_hold.",
+    ["gateway", "state"],
+)
+CHECKS: Final = Counter(
+    "payments_checks_total",
+    "Looks at a gateway by what asked (notice, reconciler) and what it said.",
+    ["gateway", "asked_by", "verdict"],
+)
+SURPLUS_CHARGES: Final = Counter(
+    "payments_surplus_charges_total",
+    "Payments for which a gateway took money more than once; one must be refunded.",
+    ["gateway"],
+)
+SETTLEMENT_SECONDS: Final = Histogram(
+    "payments_settlement_duration_seconds",
+    "Time from the receipt of a notice to the commit of its payment's state.",
+    ["gateway"],
+    buckets=LATENCY_BUCKETS,
+)

@@ -1,0 +1,162 @@
+"""The HTTP side of the payments service."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+from services.payments import checkout, store
+from services.payments.checkout import Purchase
+from services.payments.domain.model import PaymentState
+from services.payments.runtime import Runtime
+from services.payments.store import PaymentView
+from shared.errors import InvalidInputError
+from shared.identifiers import is_id
+from shared.money import MINOR_UNITS_MAX, Money
+from shared.web.application import CALLER
+from shared.web.bodies import Body, LongText, ShortText, WebAddress, time_text
+from shared.web.idempotency import IdempotencyKeys
+from shared.web.routes import (
+    PAGE_SIZE_DEFAULT,
+    PAGE_SIZE_MAX,
+    Answer,
+    Route,
+    Scope,
+    parse,
+    parse_query,
+    read_body,
+)
+
+METADATA_ENTRIES_MAX: Final = 20
+
+
+class CustomerBody(Body):
+    """Who pays. The gateway's page asks for what is left out."""
+
+    id: ShortText
+    name: ShortText = "Customer"
+    email: ShortText = "customer@example.com"
+    phone: ShortText = "00000000000"
+
+
+class ProductBody(Body):
+    """What is paid for."""
+
+    id: ShortText
+    name: ShortText | None = None
+
+
+class PaymentBody(Body):
+    """Body of `POST /api/payments`."""
+
+    gateway: ShortText
+    amount: Annotated[int, Field(gt=0, le=MINOR_UNITS_MAX, description="Minor units")]
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3,5}$")]
+    customer: CustomerBody
+    product: ProductBody
+    return_url: WebAddress | None = None
+    metadata: Annotated[
+        dict[ShortText, LongText], Field(max_length=METADATA_ENTRIES_MAX, default_factory=dict)
+    ]
+
+    def purchase(self) -> Purchase:
+        """Return what the body asks for.
+
+        Raises:
+            InvalidInputError: the currency is unknown.
+        """
+        return Purchase(
+            gateway=self.gateway,
+            amount=Money(self.amount, self.currency),
+            customer=self.customer.model_dump(),
+            product={"id": self.product.id, "name": self.product.name or self.product.id},
+            return_url=self.return_url,
+            metadata=dict(self.metadata),
+        )
+
+
+class PaymentsQuery(BaseModel):
+    """Query of `GET /api/payments`."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, validate_by_name=True)
+
+    customer_id: ShortText | None = None
+    product_id: ShortText | None = None
+    state: PaymentState | None = None
+    gateway: ShortText | None = None
+    cursor: ShortText | None = None
+    limit: Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE_DEFAULT
+
+
+def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route]:
+    """Return the routes under /api/payments."""
+
+    async def create(request: web.Request) -> web.StreamResponse:
+        body = await read_body(request)
+        purchase = parse(PaymentBody, body).purchase()
+
+        async def work(payment_id: str) -> Answer:
+            view = await checkout.create_payment(runtime, payment_id, purchase)
+            return Answer(render(view), status=201)
+
+        return await idempotency.run(request, body, caller=request[CALLER], prefix="pay", work=work)
+
+    async def read(request: web.Request) -> web.StreamResponse:
+        view = await checkout.read_payment(runtime, request.match_info["payment_id"])
+        return Answer(render(view)).response()
+
+    async def list_(request: web.Request) -> web.StreamResponse:
+        query = parse_query(PaymentsQuery, request)
+        if query.cursor is not None and not is_id(query.cursor, "pay"):
+            raise InvalidInputError("cursor is not one of ours", details={"cursor": "malformed"})
+        async with runtime.core.database.connection() as connection:
+            views = await store.list_views(
+                connection,
+                customer_id=query.customer_id,
+                product_id=query.product_id,
+                state=query.state,
+                gateway=query.gateway,
+                before_id=query.cursor,
+                limit=query.limit + 1,
+            )
+        page = views[: query.limit]
+        is_last = len(views) <= query.limit
+        return Answer(
+            {
+                "payments": [render(view) for view in page],
+                "nextCursor": None if is_last else page[-1].payment.id,
+            }
+        ).response()
+
+    return [
+        Route("POST", "/api/payments", create, Scope.WRITE),
+        Route("GET", "/api/payments", list_, Scope.READ),
+        Route("GET", "/api/payments/{payment_id}", read, Scope.READ),
+    ]
+
+
+def render(view: PaymentView) -> dict[str, Any]:
+    """Return a payment as the API shows it; personal data of the customer is left out."""
+    payment = view.payment
+    return {
+        "id": payment.id,
+        "state": payment.state,
+        "reason": payment.reason,
+        "gateway": payment.gateway,
+        "gatewayReference": payment.reference,
+        "gatewayPaymentId": payment.gateway_payment_id,
+        "amount": payment.amount.minor_units,
+        "currency": payment.amount.currency,
+        "customerId": payment.customer_id,
+        "productId": payment.product_id,
+        "checkoutUrl": view.checkout_url,
+        "returnUrl": view.return_url,
+        "metadata": view.metadata,
+        "nextCheckAt": time_text(payment.next_check_at),
+        "createdAt": time_text(payment.created_at),
+        "updatedAt": time_text(view.updated_at),
+        "expiresAt": time_text(payment.expires_at),
+    }

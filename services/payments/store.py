@@ -1,0 +1,363 @@
+"""Every SQL statement of the payments service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+import orjson
+
+from services.payments.domain.model import Payment, PaymentState
+from services.payments.domain.settlement import Change
+from shared.database import Connection
+from shared.money import Money
+from shared.partitions import PartitionedTable
+
+PARTITIONED_TABLES: Final = (
+    PartitionedTable("payment", "month", id_prefix="pay"),
+    PartitionedTable("payment_history", "month", id_prefix="pay"),
+    PartitionedTable("attempt", "month", id_prefix="att"),
+)
+
+#: How long a look at the gateway may hold a payment; longer than any gateway time-out.
+CHECK_LEASE_SECONDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class NewPayment:
+    """What a caller asks for; personal data goes to the gateway and stays in this row."""
+
+    id: str
+    gateway: str
+    amount: Money
+    customer: dict[str, str]
+    product: dict[str, str]
+    return_url: str | None
+    metadata: dict[str, str]
+    created_at: datetime
+    expires_at: datetime
+    next_check_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to take the money; `reference` names it at the gateway."""
+
+    reference: str
+    payment_id: str
+    number: int
+    state: str
+    checkout_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentView:
+    """A payment as the API shows it."""
+
+    payment: Payment
+    checkout_url: str | None
+    return_url: str | None
+    metadata: dict[str, str]
+    updated_at: datetime
+
+
+def _payment(record: asyncpg.Record) -> Payment:
+    return Payment(
+        id=record["id"],
+        gateway=record["gateway"],
+        state=PaymentState(record["state"]),
+        reason=record["reason"],
+        amount=Money(record["amount"], record["currency"]),
+        customer_id=record["customer_id"],
+        product_id=record["product_id"],
+        reference=record["reference"],
+        validation_id=record["validation_id"],
+        gateway_payment_id=record["gateway_payment_id"],
+        checks_made=record["checks_made"],
+        next_check_at=record["next_check_at"],
+        created_at=record["created_at"],
+        expires_at=record["expires_at"],
+        version=record["version"],
+    )
+
+
+_FIND_BY_REFERENCES: Final = """
+    SELECT attempt.reference AS asked_reference,
+           payment.id, gateway, payment.state, reason, amount, currency, customer_id, product_id,
+           payment.reference, validation_id, gateway_payment_id, checks_made, next_check_at,
+           payment.created_at, expires_at, version
+      FROM attempt
+      JOIN payment ON payment.id = attempt.payment_id
+     WHERE attempt.reference = ANY($1::text[])
+"""
+
+
+async def find_by_references(
+    connection: Connection, references: Sequence[str]
+) -> dict[str, Payment]:
+    """Return the payments that gateways know under these references, by reference."""
+    records = await connection.fetch(_FIND_BY_REFERENCES, references)
+    return {record["asked_reference"]: _payment(record) for record in records}
+
+
+_FIND_BY_IDS: Final = """
+    SELECT id, gateway, state, reason, amount, currency, customer_id, product_id, reference,
+           validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
+           version
+      FROM payment
+     WHERE id = ANY($1::text[])
+"""
+
+
+async def find_by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, Payment]:
+    """Return payments by id."""
+    records = await connection.fetch(_FIND_BY_IDS, ids)
+    return {record["id"]: _payment(record) for record in records}
+
+
+# Saved only where the version is still the one that was decided on; the others are read and decided
+# anew by the caller. The history is written for exactly the rows that were saved.
+_SAVE_CHANGES: Final = """
+    WITH change AS (
+        SELECT *
+          FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[],
+                      $7::smallint[], $8::timestamptz[], $9::text[])
+            AS new (id, version, state, reason, validation_id, gateway_payment_id, checks_made,
+                    next_check_at, event)
+    ), saved AS (
+        UPDATE payment
+           SET state = change.state,
+               reason = change.reason,
+               validation_id = change.validation_id,
+               gateway_payment_id = change.gateway_payment_id,
+               checks_made = change.checks_made,
+               next_check_at = change.next_check_at,
+               check_leased_until = NULL,
+               updated_at = $10,
+               version = payment.version + 1
+          FROM change
+         WHERE payment.id = change.id
+           AND payment.version = change.version
+     RETURNING payment.id
+    )
+    INSERT INTO payment_history (payment_id, at, event, state, reason, next_check_at)
+    SELECT id, $10, event, state, reason, next_check_at
+      FROM change
+      JOIN saved USING (id)
+ RETURNING payment_id
+"""
+
+
+async def save_changes(
+    connection: Connection, changes: Sequence[Change], now: datetime
+) -> frozenset[str]:
+    """Save decided payments with their history and return the ids that were saved.
+
+    Each payment may occur once; give them sorted by id, so that two savers cannot deadlock.
+    """
+    rows = [
+        (
+            change.payment.id,
+            change.payment.version,
+            change.payment.state,
+            change.payment.reason,
+            change.payment.validation_id,
+            change.payment.gateway_payment_id,
+            change.payment.checks_made,
+            change.payment.next_check_at,
+            change.event,
+        )
+        for change in changes
+    ]
+    records = await connection.fetch(_SAVE_CHANGES, *zip(*rows, strict=True), now)
+    return frozenset(record["payment_id"] for record in records)
+
+
+# Claimed by a lease on the database's clock; the due time itself is business time.
+_CLAIM_DUE: Final = """
+    UPDATE payment
+       SET check_leased_until = clock_timestamp() + make_interval(secs => $3)
+     WHERE id = ANY (ARRAY(
+               SELECT id
+                 FROM payment
+                WHERE next_check_at <= $1
+                  AND (check_leased_until IS NULL OR check_leased_until < clock_timestamp())
+                ORDER BY next_check_at
+                LIMIT $2
+                  FOR UPDATE SKIP LOCKED))
+ RETURNING id, gateway, state, reason, amount, currency, customer_id, product_id, reference,
+           validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
+           version
+"""
+
+
+async def claim_due(connection: Connection, now: datetime, limit: int) -> list[Payment]:
+    """Take payments whose next look at the gateway is due; others leave them alone for a while."""
+    records = await connection.fetch(_CLAIM_DUE, now, limit, CHECK_LEASE_SECONDS)
+    return [_payment(record) for record in records]
+
+
+_INSERT_PAYMENT: Final = """
+    INSERT INTO payment (id, gateway, state, amount, currency, customer_id, product_id, customer,
+                         product, return_url, metadata, reference, next_check_at, created_at,
+                         expires_at, updated_at)
+    VALUES ($1, $2, 'created', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $13)
+        ON CONFLICT (id) DO NOTHING
+ RETURNING id
+"""
+
+
+async def insert_payment(connection: Connection, new: NewPayment, reference: str) -> bool:
+    """Record a payment and tell whether it is new: a repeated request finds it there."""
+    inserted = await connection.fetchval(
+        _INSERT_PAYMENT,
+        new.id,
+        new.gateway,
+        new.amount.minor_units,
+        new.amount.currency,
+        new.customer["id"],
+        new.product["id"],
+        orjson.dumps(new.customer).decode(),
+        orjson.dumps(new.product).decode(),
+        new.return_url,
+        orjson.dumps(new.metadata).decode(),
+        reference,
+        new.next_check_at,
+        new.created_at,
+        new.expires_at,
+    )
+    return inserted is not None
+
+
+_INSERT_ATTEMPT: Final = """
+    INSERT INTO attempt (reference, payment_id, number, state, created_at)
+    VALUES ($1, $2, $3, 'started', $4)
+"""
+
+_POINT_TO_ATTEMPT: Final = """
+    UPDATE payment SET reference = $2, version = version + 1 WHERE id = $1 AND reference <> $2
+"""
+
+
+async def insert_attempt(
+    connection: Connection, *, reference: str, payment_id: str, number: int, now: datetime
+) -> None:
+    """Record an attempt before the gateway hears of it, and make it the payment's live one."""
+    await connection.execute(_INSERT_ATTEMPT, reference, payment_id, number, now)
+    await connection.execute(_POINT_TO_ATTEMPT, payment_id, reference)
+
+
+_SAVE_ATTEMPT: Final = """
+    UPDATE attempt SET state = $2, checkout_url = $3, session_key = $4 WHERE reference = $1
+"""
+
+
+async def save_attempt(
+    connection: Connection,
+    reference: str,
+    *,
+    state: str,
+    checkout_url: str | None = None,
+    session_key: str | None = None,
+) -> None:
+    """Write what became of an attempt."""
+    await connection.execute(_SAVE_ATTEMPT, reference, state, checkout_url, session_key)
+
+
+_LAST_ATTEMPT: Final = """
+    SELECT reference, payment_id, number, state, checkout_url
+      FROM attempt
+     WHERE payment_id = $1
+     ORDER BY number DESC
+     LIMIT 1
+"""
+
+
+async def find_last_attempt(connection: Connection, payment_id: str) -> Attempt | None:
+    """Return the latest attempt of a payment."""
+    record = await connection.fetchrow(_LAST_ATTEMPT, payment_id)
+    return None if record is None else Attempt(*record)
+
+
+_INSERT_HISTORY: Final = """
+    INSERT INTO payment_history (payment_id, at, event, state, reason, next_check_at)
+    VALUES ($1, $2, $3, $4, $5, $6)
+"""
+
+
+async def insert_history(
+    connection: Connection, payment: Payment, event: str, now: datetime
+) -> None:
+    """Add a line to a payment's story outside of `save_changes`."""
+    await connection.execute(
+        _INSERT_HISTORY,
+        payment.id,
+        now,
+        event,
+        payment.state,
+        payment.reason,
+        payment.next_check_at,
+    )
+
+
+_FIND_VIEW: Final = """
+    SELECT payment.id, gateway, payment.state, reason, amount, currency, customer_id, product_id,
+           payment.reference, validation_id, gateway_payment_id, checks_made, next_check_at,
+           payment.created_at, expires_at, version, return_url, metadata, updated_at, checkout_url
+      FROM payment
+      LEFT JOIN attempt ON attempt.reference = payment.reference
+     WHERE payment.id = $1
+"""
+
+
+async def find_view(connection: Connection, payment_id: str) -> PaymentView | None:
+    """Return a payment as the API shows it."""
+    record = await connection.fetchrow(_FIND_VIEW, payment_id)
+    return None if record is None else _view(record)
+
+
+_LIST_VIEWS: Final = """
+    SELECT payment.id, gateway, payment.state, reason, amount, currency, customer_id, product_id,
+           payment.reference, validation_id, gateway_payment_id, checks_made, next_check_at,
+           payment.created_at, expires_at, version, return_url, metadata, updated_at, checkout_url
+      FROM payment
+      LEFT JOIN attempt ON attempt.reference = payment.reference
+     WHERE ($1::text IS NULL OR customer_id = $1)
+       AND ($2::text IS NULL OR product_id = $2)
+       AND ($3::text IS NULL OR payment.state = $3)
+       AND ($4::text IS NULL OR gateway = $4)
+       AND ($5::text IS NULL OR payment.id < $5)
+     ORDER BY payment.id DESC
+     LIMIT $6
+"""
+
+
+async def list_views(
+    connection: Connection,
+    *,
+    customer_id: str | None,
+    product_id: str | None,
+    state: str | None,
+    gateway: str | None,
+    before_id: str | None,
+    limit: int,
+) -> list[PaymentView]:
+    """Return payments, newest first, that match every filter given."""
+    records = await connection.fetch(
+        _LIST_VIEWS, customer_id, product_id, state, gateway, before_id, limit
+    )
+    return [_view(record) for record in records]
+
+
+def _view(record: asyncpg.Record) -> PaymentView:
+    metadata: Any = orjson.loads(record["metadata"])
+    return PaymentView(
+        _payment(record),
+        record["checkout_url"],
+        record["return_url"],
+        metadata,
+        record["updated_at"],
+    )

@@ -1,0 +1,42 @@
+"""Composition root of the payments service's worker process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+from services.payments import handlers
+from services.payments.runtime import open_runtime
+from services.payments.settings import PaymentsSettings
+from services.payments.store import PARTITIONED_TABLES
+from shared import partitions
+from shared.contracts.webhook import NoticeReceived
+from shared.messaging.consumption import consume
+from shared.process import Part, open_core
+from shared.web.idempotency import IdempotencyKeys
+
+#: Near-strict order: of what a worker has fetched, the lowest number goes first.
+PRIORITIES: Final = {"payments.high": 0, "payments.medium": 10, "payments.normal": 20}
+
+
+@asynccontextmanager
+async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
+    """Consume notices and receipts, resend what is overdue, reconcile what is due."""
+    async with (
+        open_core(settings, "payments", settings.database_url) as core,
+        open_runtime(core, settings) as runtime,
+        consume(
+            core,
+            settings.redis_address(),
+            handlers={NoticeReceived: partial(handlers.check_notices, runtime)},
+            priorities=PRIORITIES,
+            tasks=[
+                partial(handlers.reconcile, runtime),
+                partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
+                IdempotencyKeys(core.database, core.clock).forget_old_for_ever,
+            ],
+        ) as part,
+    ):
+        yield part

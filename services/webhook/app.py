@@ -1,0 +1,39 @@
+"""Composition root of the webhook service's HTTP process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from services.webhook.routes import webhook_routes
+from services.webhook.runtime import make_runtime
+from services.webhook.settings import WebhookSettings
+from services.webhook.store import PARTITIONED_TABLES
+from shared.gateways.registry import NOTICE_READERS
+from shared.migrations import MESSAGING, Component
+from shared.process import Part, open_core
+
+__all__ = ["MIGRATIONS", "PARTITIONED_TABLES", "http_part"]
+
+MIGRATIONS: Final = (
+    MESSAGING,
+    Component("webhook", Path(__file__).resolve().parent / "migrations"),
+)
+
+
+@asynccontextmanager
+async def http_part(settings: WebhookSettings) -> AsyncIterator[Part]:
+    """Open the HTTP side. Redis may be away: what is stored is published later."""
+    async with open_core(settings, "webhook", settings.database_url) as core:
+        readers = {name: make(settings) for name, make in NOTICE_READERS.items()}
+        runtime = make_runtime(core, readers)
+        yield Part(
+            name="webhook-http",
+            routes=webhook_routes(runtime),
+            ping_database=core.database.ping,
+            ping_redis=core.ping_redis,
+            measure=core.measure,
+        )
+        await runtime.inbox.drain()

@@ -1,0 +1,133 @@
+"""Every SQL statement of the webhook service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from shared.contracts.subscriptions import SUBSCRIPTIONS
+from shared.contracts.webhook import NoticeReceived
+from shared.database import Connection
+from shared.gateways.interface import Notice
+from shared.messaging.envelope import Outgoing
+from shared.partitions import PartitionedTable
+
+#: Raw bodies are kept a week for debugging. A partition holds the events of payments made on its
+#: day, whose last notice may come a day or two later.
+BODIES_KEPT_DAYS: Final = 7
+
+PARTITIONED_TABLES: Final = (
+    PartitionedTable("inbound_event", "day", keep_days=BODIES_KEPT_DAYS + 2),
+    PartitionedTable("return_address", "month", id_prefix="att", keep_days=62),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InboundEvent:
+    """One verified notice with its raw body."""
+
+    gateway: str
+    notice: Notice
+    source: Literal["notice", "return"]
+    received_at: datetime
+    body: bytes
+    traceparent: str | None
+
+
+# One statement, so one round trip and one commit: this is what every acknowledgement waits for.
+# Only events that are new get a message; their copies have, or had, one.
+_INSERT_EVENTS: Final = """
+    WITH given AS (
+        SELECT *
+          FROM unnest($1::text[], $2::text[], $3::date[], $4::text[], $5::text[],
+                      $6::timestamptz[], $7::bytea[], $8::text[], $9::text[], $10::text[])
+            AS event (gateway, event_key, event_day, source, claim, received_at, body,
+                      queue, payload, traceparent)
+    ), new AS (
+        INSERT INTO inbound_event (gateway, event_key, event_day, source, claim, received_at, body)
+        SELECT gateway, event_key, event_day, source, claim, received_at, body
+          FROM given
+            ON CONFLICT DO NOTHING
+     RETURNING gateway, event_key, event_day
+    )
+    INSERT INTO outbox (queue, message_name, payload, traceparent)
+    SELECT given.queue, $11, given.payload::json, given.traceparent
+      FROM given
+      JOIN new USING (gateway, event_key, event_day)
+ RETURNING id, queue, message_name, payload, traceparent
+"""
+
+
+async def insert_events(connection: Connection, events: Sequence[InboundEvent]) -> list[Outgoing]:
+    """Store events with their messages; those already stored are left out of the answer.
+
+    The events must differ from one another in gateway, key and day.
+    """
+    (subscription,) = SUBSCRIPTIONS[NoticeReceived]
+    rows = []
+    for event in events:
+        notice = event.notice
+        message = NoticeReceived(
+            gateway=event.gateway,
+            reference=notice.reference,
+            claim=notice.claim,
+            validation_id=notice.validation_id,
+            amount=notice.amount.minor_units,
+            currency=notice.amount.currency,
+            received_at=event.received_at,
+        )
+        rows.append(
+            (
+                event.gateway,
+                notice.event_key,
+                notice.event_day,
+                event.source,
+                notice.claim,
+                event.received_at,
+                event.body,
+                subscription.route(message),
+                message.encode(),
+                event.traceparent,
+            )
+        )
+    columns = zip(*rows, strict=True)
+    records = await connection.fetch(_INSERT_EVENTS, *columns, NoticeReceived.name)
+    return [Outgoing(*record) for record in records]
+
+
+_INSERT_RETURN_ADDRESSES: Final = """
+    INSERT INTO return_address (reference, payment_id, return_url)
+    SELECT *
+      FROM unnest($1::text[], $2::text[], $3::text[])
+        ON CONFLICT DO NOTHING
+"""
+
+
+async def insert_return_addresses(
+    connection: Connection, addresses: Sequence[tuple[str, str, str]]
+) -> None:
+    """Remember (reference, payment id, return address); one already known is no error."""
+    await connection.execute(_INSERT_RETURN_ADDRESSES, *zip(*addresses, strict=True))
+
+
+_FIND_RETURN_ADDRESS: Final = """
+    SELECT payment_id, return_url FROM return_address WHERE reference = $1
+"""
+
+
+async def find_return_address(connection: Connection, reference: str) -> tuple[str, str] | None:
+    """Return (payment id, return address) of a reference."""
+    record = await connection.fetchrow(_FIND_RETURN_ADDRESS, reference)
+    return None if record is None else (record["payment_id"], record["return_url"])
+
+
+_DELETE_STRAYS: Final = """
+    DELETE FROM inbound_event_default WHERE received_at < $1
+"""
+
+
+async def delete_strays(connection: Connection, before: datetime) -> None:
+    """Delete old events of the default partition, which is never dropped."""
+    await connection.execute(_DELETE_STRAYS, before)

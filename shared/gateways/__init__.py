@@ -1,0 +1,1 @@
+"""Payment gateways: the only place that knows their vocabulary; one folder each."""

@@ -1,0 +1,276 @@
+"""A lean HTTP/1.1 client for gateway calls, on httptools' parser.
+
+Asking the gateway is the most frequent thing a worker does, and aiohttp's client took most of its
+time (docs/decisions/0004-lean-gateway-client.md). Redirects are not followed, TLS is verified,
+bodies are bounded, and no error names a path or a query: SSLCommerz puts its password there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import httptools
+
+#: Longest answer that is read; a validation has about 2 kB.
+BODY_BYTES_MAX: Final = 1024 * 1024
+
+#: Connections to one gateway. More wait their turn inside their own time-out.
+CONNECTIONS_MAX: Final = 512
+
+#: A connection idle for longer is not used again: gateways close theirs after about a minute.
+IDLE_SECONDS: Final = 30.0
+
+
+class HttpCallError(Exception):
+    """A call got no usable answer; `reason` is one of a few words, fit for a metric."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """A complete answer."""
+
+    status: int
+    body: bytes
+
+
+class HttpClient:
+    """Calls one origin over kept connections. Lives on one event loop.
+
+    Args:
+        base_url: `https://host[:port]`; plain http is meant for the simulator.
+        connect_timeout_seconds: Longest wait for a connection.
+        total_timeout_seconds: Longest time from the call to the end of its answer.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        connect_timeout_seconds: float = 5.0,
+        total_timeout_seconds: float = 15.0,
+    ) -> None:
+        parts: SplitResult = urlsplit(base_url)
+        if parts.scheme not in {"http", "https"} or parts.hostname is None:
+            raise ValueError("a gateway's base URL must be http(s)://host[:port]")
+        self._host = parts.hostname
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._prefix = parts.path.rstrip("/")
+        self._host_header = parts.netloc.rpartition("@")[2]
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._total_timeout_seconds = total_timeout_seconds
+        self._idle: deque[tuple[float, _Connection]] = deque()
+        self._open_count = 0
+        self._turns: deque[asyncio.Future[None]] = deque()
+
+    async def get(self, target: str) -> HttpAnswer:
+        """Send a GET for a path with its query.
+
+        A kept connection may have been closed by the other side just now; then the call is made
+        once more on a new one, which is safe because a GET changes nothing.
+
+        Raises:
+            HttpCallError: no complete answer in time.
+        """
+        head = f"GET {self._prefix}{target} HTTP/1.1\r\nHost: {self._host_header}\r\n\r\n"
+        return await self._call(head.encode("ascii"), may_reuse=True)
+
+    async def post(self, target: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
+        """Send a POST, always on a new connection: whether a stale one took it can't be known.
+
+        Raises:
+            HttpCallError: no complete answer in time; the request may have been carried out.
+        """
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = (
+            f"POST {self._prefix}{target} HTTP/1.1\r\nHost: {self._host_header}\r\n{lines}"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        return await self._call(head.encode("ascii") + body, may_reuse=False)
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        while self._idle:
+            self._idle.pop()[1].abort()
+
+    async def _call(self, request: bytes, *, may_reuse: bool) -> HttpAnswer:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._total_timeout_seconds
+        if self._open_count >= CONNECTIONS_MAX:
+            await self._turn(deadline)
+        self._open_count += 1
+        try:
+            connection = self._take_idle(loop.time()) if may_reuse else None
+            if connection is not None:
+                try:
+                    return await self._exchange(connection, request, deadline)
+                except _StaleConnectionError:
+                    pass  # Closed before a byte of the answer: the new one below asks again.
+            connection = await self._connect(deadline)
+            try:
+                return await self._exchange(connection, request, deadline)
+            except _StaleConnectionError:
+                raise HttpCallError("connection_reset") from None
+        finally:
+            self._open_count -= 1
+            while self._turns:
+                turn = self._turns.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    break
+
+    async def _turn(self, deadline: float) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await turn
+        except TimeoutError:
+            raise HttpCallError("no_free_connection") from None
+
+    def _take_idle(self, now: float) -> _Connection | None:
+        while self._idle:
+            since, connection = self._idle.pop()  # The latest used is the least likely stale.
+            if connection.is_open and now - since < IDLE_SECONDS:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, deadline: float) -> _Connection:
+        loop = asyncio.get_running_loop()
+        limit = min(deadline, loop.time() + self._connect_timeout_seconds)
+        try:
+            async with asyncio.timeout_at(limit):
+                _, connection = await loop.create_connection(
+                    _Connection, self._host, self._port, ssl=self._tls
+                )
+        except TimeoutError:
+            raise HttpCallError("connect_timeout") from None
+        except ssl.SSLError:
+            raise HttpCallError("tls_error") from None
+        except OSError:
+            raise HttpCallError("connect_failed") from None
+        return connection
+
+    async def _exchange(
+        self, connection: _Connection, request: bytes, deadline: float
+    ) -> HttpAnswer:
+        answer = await connection.exchange(request, deadline)
+        if connection.is_reusable:
+            self._idle.append((asyncio.get_running_loop().time(), connection))
+        else:
+            connection.abort()
+        return answer
+
+
+class _StaleConnectionError(Exception):
+    """The connection ended before the first byte of an answer."""
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; carries one exchange at a time."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.is_reusable = False
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[HttpAnswer] | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+        self._has_length = False
+
+    async def exchange(self, request: bytes, deadline: float) -> HttpAnswer:
+        """Send a request and read its answer until `deadline` on the loop's clock."""
+        loop = asyncio.get_running_loop()
+        if not self.is_open or self._transport is None:
+            raise _StaleConnectionError
+        self._answer = loop.create_future()
+        self._parser = None
+        self._body = []
+        self._size = 0
+        self._has_length = False
+        self.is_reusable = False
+        timer = loop.call_at(deadline, self._fail, HttpCallError("timeout"))
+        try:
+            self._transport.write(request)
+            return await self._answer
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        finally:
+            timer.cancel()
+
+    def abort(self) -> None:
+        """Drop the connection without waiting."""
+        self.is_open = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]
+        self.is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; what it cannot parse ends the exchange."""
+        if self._answer is None or self._answer.done():
+            self.abort()  # Nobody asked: what comes unasked cannot be trusted as an answer.
+            return
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(HttpCallError("not_http"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the exchange in flight: unanswered, cut short, or complete by the end itself."""
+        self.is_open = False
+        if self._parser is None:
+            self._fail(_StaleConnectionError())
+        elif exc is None and not self._has_length and self._parser.get_status_code():
+            self._succeed()
+        else:
+            self._fail(HttpCallError("answer_cut_short"))
+
+    def on_header(self, name: bytes, _value: bytes) -> None:
+        """Note whether the answer says how long it is (a hook of httptools)."""
+        if name.lower() in {b"content-length", b"transfer-encoding"}:
+            self._has_length = True
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body (a hook of httptools)."""
+        self._size += len(body)
+        if self._size > BODY_BYTES_MAX:
+            self._fail(HttpCallError("answer_too_large"))
+        else:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Deliver the answer (a hook of httptools)."""
+        assert self._parser is not None
+        self.is_reusable = self.is_open and self._parser.should_keep_alive()
+        self._succeed()
+
+    def _succeed(self) -> None:
+        assert self._parser is not None
+        if self._answer is not None and not self._answer.done():
+            status = self._parser.get_status_code()
+            self._answer.set_result(HttpAnswer(status, b"".join(self._body)))
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        self.abort()

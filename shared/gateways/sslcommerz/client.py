@@ -1,0 +1,239 @@
+"""Calls SSLCommerz: create a session, validate an order, query a transaction.
+
+Answers come inside HTTP 200 also when they are errors; whatever is not the documented JSON says
+nothing, and nothing is never a failure.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+import orjson
+
+from shared import metrics
+from shared.errors import InvalidInputError
+from shared.gateways.http_client import HttpAnswer, HttpCallError, HttpClient
+from shared.gateways.interface import (
+    CheckoutOpened,
+    CheckoutOrder,
+    CheckoutRefused,
+    CheckoutUnknown,
+    Declined,
+    Paid,
+    Pending,
+    Unknown,
+    Verdict,
+)
+from shared.money import Money
+
+#: Hosts of the hosted page, beside the configured one (developer.sslcommerz.com, v4).
+CHECKOUT_HOSTS: Final = frozenset({"sandbox.sslcommerz.com", "securepay.sslcommerz.com"})
+
+#: BDT limits of one session, in poisha: 10.00 to 500000.00.
+AMOUNT_MIN: Final = 1_000
+AMOUNT_MAX: Final = 50_000_000
+
+CURRENCIES: Final = frozenset({"BDT", "EUR", "GBP", "INR", "MYR", "SGD", "USD"})
+
+_PAID: Final = frozenset({"VALID", "VALIDATED"})
+_GIVEN_UP: Final = frozenset({"CANCELLED", "UNATTEMPTED", "EXPIRED"})
+_HTTP_OK: Final = 200
+
+
+class SslcommerzGateway:
+    """One store at SSLCommerz."""
+
+    name = "sslcommerz"
+
+    def __init__(
+        self, client: HttpClient, *, base_url: str, store_id: str, password: str, public_url: str
+    ) -> None:
+        self._client = client
+        self._own_host = urlsplit(base_url).netloc
+        self._store_id = store_id
+        self._password = password
+        self._public_url = public_url.rstrip("/")
+        self._credentials = urlencode({"store_id": store_id, "store_passwd": password})
+        observe = metrics.GATEWAY_REQUEST_SECONDS
+        self._observe = {
+            (operation, outcome): observe.labels(self.name, operation, outcome).observe
+            for operation in ("session", "validate", "query")
+            for outcome in ("answered", "failed")
+        }
+
+    def refusal(self, amount: Money) -> str | None:
+        """Return why SSLCommerz cannot take this amount, or None."""
+        if amount.currency not in CURRENCIES:
+            return f"sslcommerz takes {', '.join(sorted(CURRENCIES))}, not {amount.currency}"
+        if amount.currency == "BDT" and not AMOUNT_MIN <= amount.minor_units <= AMOUNT_MAX:
+            return "sslcommerz takes 10.00 to 500000.00 BDT"
+        return None
+
+    async def open_checkout(
+        self, order: CheckoutOrder
+    ) -> CheckoutOpened | CheckoutRefused | CheckoutUnknown:
+        """Create a session. Repeating a `tran_id` is undocumented, so this is never repeated."""
+        body = urlencode(self._session_fields(order)).encode()
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        started = time.perf_counter()
+        try:
+            answer = await self._client.post("/gwprocess/v4/api.php", body, headers)
+            fields = self._read("session", started, answer)
+        except HttpCallError as error:
+            self._observe["session", "failed"](time.perf_counter() - started)
+            return CheckoutUnknown(error.reason)
+        if fields.get("status") == "FAILED":
+            return CheckoutRefused(str(fields.get("failedreason") or "no reason given")[:300])
+        url, session_key = fields.get("GatewayPageURL"), fields.get("sessionkey")
+        if fields.get("status") != "SUCCESS" or not isinstance(url, str) or not url:
+            return CheckoutUnknown("answer_says_nothing")
+        if urlsplit(url).netloc not in CHECKOUT_HOSTS | {self._own_host, self._public_netloc()}:
+            return CheckoutUnknown("checkout_on_foreign_host")
+        return CheckoutOpened(url, str(session_key or ""))
+
+    async def confirm(self, reference: str, validation_id: str) -> Verdict:
+        """Validate the order that a notice names; VALID and VALIDATED both mean paid."""
+        fields = await self._ask(
+            "validate",
+            f"/validator/api/validationserverAPI.php?val_id={quote(validation_id, safe='')}"
+            f"&{self._credentials}&v=1&format=json",
+        )
+        if isinstance(fields, Unknown):
+            return fields
+        status = fields.get("status")
+        if status in _PAID:
+            return _paid(fields, reference, validation_id)
+        if status == "PENDING":
+            return Pending("gateway_pending")
+        if status == "FAILED":
+            return Declined(_reason(fields))
+        if status == "INVALID_TRANSACTION":
+            # Said of an unknown val_id and of wrong credentials alike: no result of a payment.
+            return Unknown("invalid_transaction")
+        return Unknown("unknown_status")
+
+    async def look_up(self, reference: str) -> Verdict:
+        """Query by our `tran_id`, and validate the successful element when there is one."""
+        fields = await self._ask(
+            "query",
+            "/validator/api/merchantTransIDvalidationAPI.php"
+            f"?tran_id={quote(reference, safe='')}&{self._credentials}&format=json",
+        )
+        if isinstance(fields, Unknown):
+            return fields
+        if fields.get("APIConnect") != "DONE":
+            return Unknown("query_refused")
+        elements = fields.get("element") or []
+        if isinstance(elements, Mapping):
+            elements = [elements]
+        if not isinstance(elements, list) or not all(isinstance(e, Mapping) for e in elements):
+            return Unknown("unreadable_elements")
+        return await self._judge(reference, elements)
+
+    async def _judge(self, reference: str, elements: Sequence[Mapping[str, Any]]) -> Verdict:
+        paid = [
+            str(element["val_id"])
+            for element in elements
+            if element.get("status") in _PAID and element.get("val_id")
+        ]
+        if paid:
+            verdict = await self.confirm(reference, paid[0])
+            if isinstance(verdict, Paid) and len(set(paid)) > 1:
+                return replace(verdict, is_repeated=True)
+            return verdict
+        return _unpaid(elements)
+
+    async def _ask(self, operation: str, target: str) -> Mapping[str, Any] | Unknown:
+        started = time.perf_counter()
+        try:
+            return self._read(operation, started, await self._client.get(target))
+        except HttpCallError as error:
+            self._observe[operation, "failed"](time.perf_counter() - started)
+            return Unknown(error.reason)
+
+    def _read(self, operation: str, started: float, answer: HttpAnswer) -> Mapping[str, Any]:
+        if answer.status != _HTTP_OK:
+            raise HttpCallError(f"http_{answer.status}")
+        try:
+            fields = orjson.loads(answer.body)
+        except orjson.JSONDecodeError:
+            raise HttpCallError("not_json") from None
+        if not isinstance(fields, dict):
+            raise HttpCallError("not_an_object")
+        self._observe[operation, "answered"](time.perf_counter() - started)
+        return fields
+
+    def _public_netloc(self) -> str:
+        return urlsplit(self._public_url).netloc
+
+    def _session_fields(self, order: CheckoutOrder) -> dict[str, str]:
+        back = f"{self._public_url}/return/sslcommerz"
+        return {
+            "store_id": self._store_id,
+            "store_passwd": self._password,
+            "total_amount": order.amount.decimal_text(),
+            "currency": order.amount.currency,
+            "tran_id": order.reference,
+            "product_category": "general",
+            "success_url": f"{back}/success",
+            "fail_url": f"{back}/fail",
+            "cancel_url": f"{back}/cancel",
+            "ipn_url": f"{self._public_url}/webhooks/sslcommerz",
+            "cus_name": order.customer_name[:50],
+            "cus_email": order.customer_email[:50],
+            "cus_phone": order.customer_phone[:20],
+            # Mandatory, but our customers buy without an address.
+            "cus_add1": "-",
+            "cus_city": "-",
+            "cus_postcode": "-",
+            "cus_country": "Bangladesh",
+            "shipping_method": "NO",
+            "product_name": order.product_name[:255],
+            "product_profile": "non-physical-goods",
+        }
+
+
+def _paid(fields: Mapping[str, Any], reference: str, validation_id: str) -> Verdict:
+    """Read a successful validation; everything that identifies the payment must be exact."""
+    if fields.get("APIConnect", "DONE") != "DONE":
+        return Unknown("validation_refused")
+    if fields.get("tran_id") != reference:
+        return Unknown("reference_differs")
+    if fields.get("val_id") != validation_id:
+        return Unknown("validation_id_differs")
+    # `amount` is what was charged in BDT; for another currency of ours it is `currency_amount`.
+    currency = fields.get("currency_type") or fields.get("currency")
+    amount = fields.get("amount") if currency == "BDT" else fields.get("currency_amount")
+    try:
+        money = Money.from_decimal_text(str(amount), str(currency))
+    except InvalidInputError:
+        return Unknown("unreadable_amount")
+    return Paid(
+        reference=reference,
+        amount=money,
+        validation_id=validation_id,
+        gateway_payment_id=str(fields.get("bank_tran_id") or ""),
+        # Anything but a plain 0 is held: goods are released only when the gateway says safe.
+        is_risky=str(fields.get("risk_level", "0")) != "0",
+    )
+
+
+def _unpaid(elements: Sequence[Mapping[str, Any]]) -> Verdict:
+    """Judge a transaction without a successful element; one may hold several tries."""
+    if not elements:
+        return Pending("not_attempted")
+    statuses = {element.get("status") for element in elements}
+    if "PENDING" in statuses:
+        return Pending("gateway_pending")
+    if statuses <= _GIVEN_UP | {"FAILED"}:
+        is_cancelled = "CANCELLED" in statuses and "FAILED" not in statuses
+        return Declined(_reason(elements[-1]), is_cancelled=is_cancelled)
+    return Unknown("unknown_status")
+
+
+def _reason(fields: Mapping[str, Any]) -> str:
+    return str(fields.get("error") or fields.get("status") or "declined")[:200]

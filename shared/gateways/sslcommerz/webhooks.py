@@ -1,0 +1,173 @@
+"""Verifies and reads SSLCommerz notices (IPN) and browser returns.
+
+Protocol facts: SSLCommerz' official libraries and developer page, as noted at each rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from shared.errors import InvalidInputError
+from shared.gateways.interface import Claim, Notice, NoticeRefusedError, UnreadableNoticeError
+from shared.identifiers import created_at
+from shared.money import Money
+
+#: Fields a genuine notice has: about 30, more with instalments.
+FIELDS_MAX: Final = 100
+
+#: What each status claims. An unlisted one is handed on as a hint too.
+CLAIMS: Final[Mapping[str, Claim]] = MappingProxyType(
+    {
+        "VALID": "paid",
+        "VALIDATED": "paid",
+        "FAILED": "failed",
+        "CANCELLED": "cancelled",
+        "UNATTEMPTED": "expired",
+        "EXPIRED": "expired",
+    }
+)
+
+#: The sender chooses which fields are signed, so those we rely on must be among them.
+_MUST_BE_SIGNED: Final = frozenset(
+    {
+        *("tran_id", "status", "amount", "currency", "store_id", "currency_type"),
+        *("currency_amount", "val_id", "risk_level"),
+    }
+)
+
+#: The day of an event whose time cannot be read: it is kept in the default partition.
+_NO_DAY: Final = date(1970, 1, 1)
+
+
+class SslcommerzNotices:
+    """Reads notices for one store. Two passwords are valid at once during a rotation."""
+
+    name = "sslcommerz"
+
+    def __init__(self, store_id: str, passwords: Sequence[str]) -> None:
+        self._store_id = store_id
+        # The password enters the signed text only as its own digest.
+        self._digests = [
+            (
+                hashlib.md5(password.encode(), usedforsecurity=False).hexdigest(),
+                hashlib.sha256(password.encode()).hexdigest(),
+            )
+            for password in passwords
+        ]
+
+    def read(self, headers: Mapping[str, str], body: bytes) -> Notice:
+        """Verify a notice over its raw bytes and read it.
+
+        Raises:
+            UnreadableNoticeError: no form, or one with a field given twice.
+            NoticeRefusedError: not signed by a password of this store.
+        """
+        form = parse_form(body)
+        self._verify(form)
+        return _notice(form)
+
+    def _verify(self, form: Mapping[str, str]) -> None:
+        if form.get("store_id") != self._store_id:
+            raise NoticeRefusedError("other_store")
+        signed = [name for name in form.get("verify_key", "").split(",") if name]
+        md5_given, sha_given = form.get("verify_sign"), form.get("verify_sign_sha2")
+        if not signed or not md5_given:
+            raise NoticeRefusedError("not_signed")
+        if not form.keys() >= set(signed):
+            # PHP's library skips a listed field that is missing, Python's fails: refuse.
+            raise NoticeRefusedError("signed_field_missing")
+        # Which fields are signed on notices other than VALID is not documented. They are only
+        # hints that lead to a query, so fewer are enough there.
+        if CLAIMS.get(form.get("status", "")) == "paid" and not set(signed) >= _MUST_BE_SIGNED:
+            raise NoticeRefusedError("too_little_signed")
+        if not any(
+            _matches(form, signed, md5_digest, md5_given, "md5")
+            and (sha_given is None or _matches(form, signed, sha_digest, sha_given, "sha256"))
+            for md5_digest, sha_digest in self._digests
+        ):
+            raise NoticeRefusedError("wrong_signature")
+
+
+def parse_form(body: bytes) -> dict[str, str]:
+    """Read a form exactly as sent: blank values stay, because they are signed.
+
+    Raises:
+        UnreadableNoticeError: not UTF-8, a field given twice, or too many fields.
+    """
+    form: dict[str, str] = {}
+    try:
+        pairs = body.decode("ascii").split("&")
+        if len(pairs) > FIELDS_MAX:
+            raise UnreadableNoticeError("too_many_fields")
+        for pair in pairs:
+            name, _, value = pair.partition("=")
+            if "%" in pair or "+" in pair:
+                name, value = _unquote(name), _unquote(value)
+            if name in form:
+                raise UnreadableNoticeError("field_given_twice")
+            form[name] = value
+    except UnicodeDecodeError:
+        raise UnreadableNoticeError("not_a_form") from None
+    return form
+
+
+def _unquote(text: str) -> str:
+    return unquote_to_bytes(text.replace("+", " ")).decode("utf-8")
+
+
+def _matches(
+    form: Mapping[str, str], signed: Sequence[str], password_digest: str, given: str, algorithm: str
+) -> bool:
+    """Compare a signature: hash of `name=value` joined with `&`, sorted by name.
+
+    The values are the decoded ones, unchanged; `store_passwd` joins the signed fields.
+    """
+    fields = {name: form[name] for name in signed}
+    fields["store_passwd"] = password_digest
+    text = "&".join([f"{name}={fields[name]}" for name in sorted(fields)])
+    digest = hashlib.new(algorithm, text.encode(), usedforsecurity=False).hexdigest()
+    return hmac.compare_digest(digest.encode(), given.encode())
+
+
+def _notice(form: Mapping[str, str]) -> Notice:
+    reference, status = form.get("tran_id", ""), form.get("status", "")
+    validation_id = form.get("val_id", "")
+    if not reference:
+        raise UnreadableNoticeError("no_reference")
+    return Notice(
+        event_key=f"{reference}:{status}:{validation_id}"[:300],
+        event_day=_day(reference, form.get("tran_date", "")),
+        reference=reference[:100],
+        claim=CLAIMS.get(status, "other"),
+        validation_id=validation_id,
+        amount=_claimed_amount(form),
+    )
+
+
+def _claimed_amount(form: Mapping[str, str]) -> Money:
+    """Read what we asked for; only a hint, so what cannot be read is zero."""
+    currency = form.get("currency_type") or form.get("currency") or "BDT"
+    text = form.get("currency_amount") or form.get("amount") or "0"
+    try:
+        return Money.from_decimal_text(text, currency)
+    except InvalidInputError:
+        return Money(0, "BDT")
+
+
+def _day(reference: str, transaction_date: str) -> date:
+    """Return a day that is the same for each copy: inside our reference, else the gateway's."""
+    try:
+        return created_at(reference).date()
+    except ValueError:
+        pass  # Not a reference of ours: another system shares the store.
+    try:
+        # Its zone is not documented; only the sameness matters here.
+        return datetime.strptime(transaction_date, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).date()
+    except ValueError:
+        return _NO_DAY
