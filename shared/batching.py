@@ -53,9 +53,7 @@ class Batcher(Generic[T, R]):
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if len(self._runners) < self._flushes_max:
-            runner = asyncio.create_task(self._run())
-            self._runners.add(runner)
-            runner.add_done_callback(self._runners.discard)
+            self._runners.add(asyncio.create_task(self._run()))
         return future
 
     async def drain(self) -> None:
@@ -65,15 +63,22 @@ class Batcher(Generic[T, R]):
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            started = loop.time()
-            count = min(len(self._waiting), self._size_max)
-            batch = [self._waiting.popleft() for _ in range(count)]
-            await self._flush_batch(batch)
-            if self._spacing_seconds and 0 < len(self._waiting) < self._size_max:
-                pause = started + self._spacing_seconds - loop.time()
-                if pause > 0:
-                    await asyncio.sleep(pause)
+        try:
+            while self._waiting:
+                started = loop.time()
+                count = min(len(self._waiting), self._size_max)
+                batch = [self._waiting.popleft() for _ in range(count)]
+                await self._flush_batch(batch)
+                if self._spacing_seconds and 0 < len(self._waiting) < self._size_max:
+                    pause = started + self._spacing_seconds - loop.time()
+                    if pause > 0:
+                        await asyncio.sleep(pause)
+        finally:
+            # Not in a callback of the task: who was just answered would run before it, and what
+            # they submit would wait for a runner that has ended.
+            runner = asyncio.current_task()
+            assert runner is not None
+            self._runners.discard(runner)
 
     async def _flush_batch(self, batch: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
         try:

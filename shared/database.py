@@ -10,7 +10,7 @@ import asyncpg
 
 from shared.errors import DatabaseUnavailableError
 
-Connection: TypeAlias = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 #: Longest wait for a new connection. Callers answer 503 rather than hang.
 CONNECT_TIMEOUT_SECONDS: Final = 5.0

@@ -21,7 +21,7 @@ _SECRET_FIELDS: Final = re.compile(
 #: Secrets inside text: SSLCommerz carries its password in query strings, PostgreSQL in URLs.
 _SECRET_TEXT: Final = (
     (re.compile(r"(store_passwd=)[^&\s\"']*"), r"\1***"),
-    (re.compile(r"(://[^:/@\s]+:)[^@/\s]+@"), r"\1***@"),
+    (re.compile(r"(://[^:/@\s]*:)[^@/\s]+@"), r"\1***@"),
     (re.compile(r"(Bearer |Token )[A-Za-z0-9._~+/=-]+"), r"\1***"),
 )
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    REGISTRY,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 #: The content type of the Prometheus text format.
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -74,6 +81,9 @@ QUEUE_MESSAGES: Final = Gauge(
 QUEUE_OLDEST_AGE: Final = Gauge(
     "queue_oldest_age_seconds", "Age of the oldest ready message of a queue.", ["queue"]
 )
+
+
+disable_created_metrics()
 
 
 def render() -> bytes:

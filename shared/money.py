@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Final
 
@@ -29,6 +29,8 @@ DECIMAL_PLACES: Final[Mapping[str, int]] = MappingProxyType(
 
 #: The largest amount that fits a PostgreSQL bigint with room for sums of many.
 MINOR_UNITS_MAX: Final = 10**15
+
+_PLAIN_DECIMAL: Final = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,11 @@ class Money:
         places = DECIMAL_PLACES.get(currency)
         if places is None:
             raise InvalidInputError(f"currency {currency!r} is not known")
-        try:
-            scaled = Decimal(text).scaleb(places)
-        except InvalidOperation as error:
-            raise InvalidInputError(f"amount {text!r} is not a decimal number") from error
-        if not scaled.is_finite() or scaled != scaled.to_integral_value():
-            raise InvalidInputError(f"amount {text!r} has more than {places} decimals")
-        return cls(int(scaled), currency)
+        # Not `Decimal`: it reads `1e999999`, `1_0` and other scripts' digits, and may round.
+        found = _PLAIN_DECIMAL.fullmatch(text)
+        if found is None:
+            raise InvalidInputError(f"amount {text[:40]!r} is not a plain decimal number")
+        whole, fraction = found.group(1), (found.group(2) or "").rstrip("0")
+        if len(fraction) > places:
+            raise InvalidInputError(f"amount {text[:40]!r} has more than {places} decimals")
+        return cls(int(whole + fraction.ljust(places, "0")), currency)

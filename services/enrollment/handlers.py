@@ -12,7 +12,7 @@ from services.enrollment.domain import Enrollment, EnrollmentState, Grant, requi
 from services.enrollment.runtime import Runtime
 from shared.contracts.payments import PaymentSucceeded
 from shared.errors import NotFoundError
-from shared.identifiers import new_id
+from shared.identifiers import is_id, new_id
 from shared.messaging.receiver import Delivery
 
 
@@ -88,6 +88,8 @@ async def revoke_by_hand(
         NotFoundError: no enrollment has this id.
         ConflictError: it is revoked already.
     """
+    if not is_id(enrollment_id, "enr"):
+        raise _unknown(enrollment_id)
     async with runtime.core.database.transaction() as connection:
         existing = await store.lock_enrollment_by_id(connection, enrollment_id)
         if existing is None:
@@ -111,8 +113,10 @@ async def read_enrollment(runtime: Runtime, enrollment_id: str) -> Enrollment:
     Raises:
         NotFoundError: no enrollment has this id.
     """
-    async with runtime.core.database.connection() as connection:
-        enrollment = await store.find_enrollment(connection, enrollment_id)
+    enrollment = None
+    if is_id(enrollment_id, "enr"):  # Anything else may hold what PostgreSQL cannot encode.
+        async with runtime.core.database.connection() as connection:
+            enrollment = await store.find_enrollment(connection, enrollment_id)
     if enrollment is None:
         raise _unknown(enrollment_id)
     return enrollment

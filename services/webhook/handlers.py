@@ -23,6 +23,7 @@ from shared.errors import (
     UnauthorizedError,
 )
 from shared.gateways.interface import Notice, NoticeRefusedError, UnreadableNoticeError
+from shared.identifiers import is_id
 from shared.messaging.receiver import Delivery
 
 log = structlog.get_logger()
@@ -72,6 +73,8 @@ async def return_address(
 
     Only an address given when the payment was created; None when we know none.
     """
+    if not is_id(reference, "att"):
+        return None  # Anybody may send anything here, also what PostgreSQL cannot encode.
     async with runtime.core.database.connection() as connection:
         found = await store.find_return_address(connection, reference)
     if found is None:

@@ -17,8 +17,11 @@ from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
-#: Longest answer that is read; a validation has about 2 kB.
-BODY_BYTES_MAX: Final = 1024 * 1024
+#: Longest answer that is read, head included; a validation has about 2 kB.
+ANSWER_BYTES_MAX: Final = 1024 * 1024
+
+#: An answer below it (1xx) announces another.
+FIRST_FINAL_STATUS: Final = 200
 
 #: Connections to one gateway. More wait their turn inside their own time-out.
 CONNECTIONS_MAX: Final = 512
@@ -50,6 +53,7 @@ class HttpClient:
         base_url: `https://host[:port]`; plain http is meant for the simulator.
         connect_timeout_seconds: Longest wait for a connection.
         total_timeout_seconds: Longest time from the call to the end of its answer.
+        connections_max: Calls in flight at most.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class HttpClient:
         *,
         connect_timeout_seconds: float = 5.0,
         total_timeout_seconds: float = 15.0,
+        connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         parts: SplitResult = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or parts.hostname is None:
@@ -70,8 +75,7 @@ class HttpClient:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._total_timeout_seconds = total_timeout_seconds
         self._idle: deque[tuple[float, _Connection]] = deque()
-        self._open_count = 0
-        self._turns: deque[asyncio.Future[None]] = deque()
+        self._turns = asyncio.Semaphore(connections_max)
 
     async def get(self, target: str) -> HttpAnswer:
         """Send a GET for a path with its query.
@@ -106,9 +110,7 @@ class HttpClient:
     async def _call(self, request: bytes, *, may_reuse: bool) -> HttpAnswer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._total_timeout_seconds
-        if self._open_count >= CONNECTIONS_MAX:
-            await self._turn(deadline)
-        self._open_count += 1
+        await self._take_turn(deadline)
         try:
             connection = self._take_idle(loop.time()) if may_reuse else None
             if connection is not None:
@@ -122,19 +124,15 @@ class HttpClient:
             except _StaleConnectionError:
                 raise HttpCallError("connection_reset") from None
         finally:
-            self._open_count -= 1
-            while self._turns:
-                turn = self._turns.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-                    break
+            self._turns.release()
 
-    async def _turn(self, deadline: float) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns.append(turn)
+    async def _take_turn(self, deadline: float) -> None:
+        if not self._turns.locked():
+            await self._turns.acquire()  # At once; most calls need no timer.
+            return
         try:
             async with asyncio.timeout_at(deadline):
-                await turn
+                await self._turns.acquire()
         except TimeoutError:
             raise HttpCallError("no_free_connection") from None
 
@@ -188,6 +186,7 @@ class _Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._body: list[bytes] = []
         self._size = 0
+        self._has_head = False
         self._has_length = False
 
     async def exchange(self, request: bytes, deadline: float) -> HttpAnswer:
@@ -199,6 +198,7 @@ class _Connection(asyncio.Protocol):
         self._parser = None
         self._body = []
         self._size = 0
+        self._has_head = False
         self._has_length = False
         self.is_reusable = False
         timer = loop.call_at(deadline, self._fail, HttpCallError("timeout"))
@@ -230,6 +230,10 @@ class _Connection(asyncio.Protocol):
             return
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
+        self._size += len(data)
+        if self._size > ANSWER_BYTES_MAX:
+            self._fail(HttpCallError("answer_too_large"))
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -240,27 +244,34 @@ class _Connection(asyncio.Protocol):
         self.is_open = False
         if self._parser is None:
             self._fail(_StaleConnectionError())
-        elif exc is None and not self._has_length and self._parser.get_status_code():
+        elif exc is None and self._has_head and not self._has_length:
             self._succeed()
         else:
             self._fail(HttpCallError("answer_cut_short"))
+
+    def on_message_begin(self) -> None:
+        """Keep no connection on which a second answer begins (a hook of httptools)."""
+        self.is_reusable = False
 
     def on_header(self, name: bytes, _value: bytes) -> None:
         """Note whether the answer says how long it is (a hook of httptools)."""
         if name.lower() in {b"content-length", b"transfer-encoding"}:
             self._has_length = True
 
+    def on_headers_complete(self) -> None:
+        """Note that an answer without a length may end with the connection from here on."""
+        self._has_head = True
+
     def on_body(self, body: bytes) -> None:
         """Collect the body (a hook of httptools)."""
-        self._size += len(body)
-        if self._size > BODY_BYTES_MAX:
-            self._fail(HttpCallError("answer_too_large"))
-        else:
-            self._body.append(body)
+        self._body.append(body)
 
     def on_message_complete(self) -> None:
         """Deliver the answer (a hook of httptools)."""
         assert self._parser is not None
+        if self._parser.get_status_code() < FIRST_FINAL_STATUS:
+            self._has_head = self._has_length = False
+            return
         self.is_reusable = self.is_open and self._parser.should_keep_alive()
         self._succeed()
 

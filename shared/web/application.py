@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -60,7 +61,9 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give every request an id, turn every exception into the error envelope, measure."""
     started = time.perf_counter()
     given = request.headers.get("X-Request-Id")
-    request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    request_id = (
+        given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
+    )
     try:
         response = await handler(request)
     except SluiceError as error:
@@ -76,10 +79,14 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     response.headers["X-Request-Id"] = request_id
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
-    metrics.HTTP_REQUEST_SECONDS.labels(route, request.method, response.status).observe(
-        time.perf_counter() - started
-    )
+    _observer(route, request.method, response.status)(time.perf_counter() - started)
     return response
+
+
+# Finding a labelled child costs four times as much as observing it.
+@lru_cache(maxsize=512)
+def _observer(route: str, method: str, status: int) -> Callable[[float], None]:
+    return metrics.HTTP_REQUEST_SECONDS.labels(route, method, status).observe
 
 
 def _refuse(error: SluiceError) -> web.Response:

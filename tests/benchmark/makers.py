@@ -59,6 +59,7 @@ class ExpectedPayment:
 
     ulid: str
     amount_minor: int
+    created_milliseconds: int
 
     @property
     def payment_id(self) -> str:
@@ -70,11 +71,6 @@ class ExpectedPayment:
         """The attempt, which travels as SSLCommerz's tran_id."""
         return f"att_{self.ulid}"
 
-    @property
-    def customer_id(self) -> str:
-        """Everyone buys once."""
-        return f"cus_{self.ulid}"
-
 
 def expected_payment(index: int, run: str) -> ExpectedPayment:
     """Return the payment behind the notice `index` of `run`."""
@@ -82,7 +78,11 @@ def expected_payment(index: int, run: str) -> ExpectedPayment:
     random_bits = hashlib.sha256(f"{run}/{index}".encode()).digest()[:10]
     bits = created_milliseconds << 80 | int.from_bytes(random_bits)
     ulid = "".join(CROCKFORD[bits >> shift & 31] for shift in range(125, -1, -5))
-    return ExpectedPayment(ulid=ulid, amount_minor=AMOUNTS_MINOR[index % len(AMOUNTS_MINOR)])
+    return ExpectedPayment(
+        ulid=ulid,
+        amount_minor=AMOUNTS_MINOR[index % len(AMOUNTS_MINOR)],
+        created_milliseconds=created_milliseconds,
+    )
 
 
 def sslcommerz_notice(index: int, run: str) -> tuple[str, Mapping[str, str], bytes]:
@@ -111,7 +111,7 @@ def signed_form(payment: ExpectedPayment) -> dict[str, str]:
         "store_amount": _decimal(payment.amount_minor * 975 // 1000),
         "tran_id": payment.reference,
         "val_id": f"{payment.ulid}{payment.amount_minor:010d}",
-        "value_a": payment.customer_id,
+        "value_a": f"cus_{payment.ulid}",
     }
     form = {name: filled_in[name] if value is None else value for name, value in FIELDS.items()}
     signatures = {

@@ -19,6 +19,8 @@ from tests.benchmark.side import Announced, Gateway, Side
 # Sent before the clock starts: Node compiles its hot functions, everybody opens connections.
 WARM_UP_EVENTS: Final = 1_000
 DUPLICATES_DELIVERIES: Final = 2_000
+# Where payments are known before their webhook: customers need a while on the gateway's page.
+PAYMENTS_AGE_SECONDS: Final = 20 * 60
 # Counting costs PostgreSQL some milliseconds; results are taken from the rows' times, so that
 # asking seldom costs no precision.
 COUNT_EVERY_SECONDS: Final = 0.25
@@ -230,9 +232,9 @@ def _measure_stream(run: Run, count: int, *, duplicates: bool) -> Measured:
 def _prepare(run: Run, count: int, *, duplicates: bool) -> tuple[Load, Load]:
     """Make the database and the requests, and start the gateway's stub."""
     side = run.side
-    # The payments were created just now; each has its own millisecond.
-    now_milliseconds = int(time.time() * 1_000)
-    names = [f"warm-{now_milliseconds - 60_000}", f"load-{now_milliseconds - 50_000}"]
+    # A run's name says when its payments were created, one each millisecond.
+    created_milliseconds = int((time.time() - PAYMENTS_AGE_SECONDS) * 1_000)
+    names = [f"warm-{created_milliseconds - WARM_UP_EVENTS}", f"load-{created_milliseconds}"]
     side.prepare([Announced(names[0], WARM_UP_EVENTS), Announced(names[1], count)])
     maker = with_duplicates(side.maker) if duplicates else side.maker
     warm_up_path, load_path = (run.directory / f"{name}.requests" for name in names)

@@ -11,11 +11,11 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 import asyncpg
-from deploy.local.redis_server import RedisServer
 from redis import Redis
 
 from deploy.local.ports import free_port
 from deploy.local.postgres_server import PostgresServer
+from deploy.local.redis_server import RedisServer
 from tests.benchmark.errors import BenchmarkError
 from tests.benchmark.machine import parent_of
 

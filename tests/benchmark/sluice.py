@@ -21,16 +21,19 @@ from tests.benchmark.makers import (
 from tests.benchmark.peer import REPOSITORY
 from tests.benchmark.servers import Servers
 from tests.benchmark.side import OLD_ROWS, Announced, Side
+from tests.benchmark.sluice_rows import insert_awaited, insert_paid
 
 DATABASE: Final = "sluice"
 SERVICES: Final = ("webhook", "payments", "enrollment")
 GATEWAY_STUB: Final = Path(__file__).with_name("gateway_stub.js")
 MIGRATE_SECONDS_MAX: Final = 60
+# Near enough that the history lies in the same partitions as what the runs add.
+HISTORY_AGE_MILLISECONDS: Final = 60 * 60 * 1_000
 
 COUNT_ENROLLMENTS: Final = "SELECT count(*) FROM enrollment.enrollment"
 SELECT_ENROLLED_AT: Final = """
 SELECT payment_id, extract(epoch FROM created_at)::float8 AS enrolled_at
-  FROM enrollment.enrollment WHERE payment_id NOT LIKE 'pay\\_0000000000%'
+  FROM enrollment.enrollment WHERE payment_id > $1
 """
 
 
@@ -41,6 +44,7 @@ class Sluice(Side):
 
     def __init__(self, servers: Servers, directory: Path) -> None:
         super().__init__(servers, directory)
+        self._last_old_payment_id = ""
         self._ports = {service: free_port() for service in SERVICES} | {"webhook": self.port}
 
     @property
@@ -67,9 +71,14 @@ class Sluice(Side):
         )
         if migrated.returncode != 0:
             raise BenchmarkError(f"sluice migrate failed:\n{migrated.stdout}{migrated.stderr}")
-        self._insert_history()
-        for run in announced:
-            self._insert_expected(run)
+        first_run = min(int(each.run.rpartition("-")[2]) for each in announced)
+        history = f"history-{first_run - HISTORY_AGE_MILLISECONDS}"
+        old = [expected_payment(index, history) for index in range(OLD_ROWS)]
+        insert_paid(self._database, old)
+        self._last_old_payment_id = old[-1].payment_id
+        for each in announced:
+            awaited = [expected_payment(index, each.run) for index in range(each.count)]
+            insert_awaited(self._database, awaited)
         self._database.settle()
 
     def start_receiver(self) -> None:
@@ -88,20 +97,12 @@ class Sluice(Side):
 
     def enrolled_at(self) -> Mapping[str, float]:
         """Return when each payment was enrolled."""
-        rows = self._database.rows(SELECT_ENROLLED_AT)
+        rows = self._database.rows(SELECT_ENROLLED_AT, self._last_old_payment_id)
         return {row["payment_id"]: row["enrolled_at"] for row in rows}
 
-    def _insert_history(self) -> None:
-        """Insert old events, payments with their attempts, and enrollments."""
-        raise NotImplementedError
-
-    def _insert_expected(self, announced: Announced) -> None:
-        """Insert payments that wait for their notice, as `POST /api/payments` leaves them."""
-        for index in range(announced.count):
-            expected_payment(index, announced.run)
-        raise NotImplementedError
-
     def _start_processes(self, kind: str) -> None:
+        """Start all of a kind, then wait for all: they take a moment to import."""
+        started = []
         for service in SERVICES:
             port = self._ports[service] if kind == "serve" else free_port()
             process = self._start(
@@ -110,6 +111,8 @@ class Sluice(Side):
                 {**self._environment(), "PORT": str(port)},
             )
             self._product.append(process)
+            started.append((process, port))
+        for process, port in started:
             process.wait_until_ready(port, "/readyz")
 
     def _gateway_command(self) -> Sequence[str]:

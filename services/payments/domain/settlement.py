@@ -51,26 +51,27 @@ def settle(
 
 
 def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
-    is_known = verdict.gateway_payment_id == payment.gateway_payment_id
-    if payment.state is PaymentState.SUCCEEDED:
-        if (is_known and not verdict.is_repeated) or payment.reason == "surplus_charge":
+    # Money that was taken before, and is already known, has another name at the gateway.
+    is_other = payment.gateway_payment_id not in {None, verdict.gateway_payment_id}
+    is_surplus = verdict.is_repeated or is_other
+    reason = _objection(payment, verdict)
+    is_held = payment.state is PaymentState.ON_HOLD and reason is not None
+    if payment.state is PaymentState.SUCCEEDED or is_held:
+        if not is_surplus or payment.reason == "surplus_charge":
             return None
         return Change(
             replace(payment, reason="surplus_charge"), "surplus_charge_found", is_surplus=True
         )
-    reason = _objection(payment, verdict)
     if reason is None:
         state, event = PaymentState.SUCCEEDED, "confirmed"
         if payment.state in RESTING:
             event = "confirmed_late" if payment.state is not PaymentState.ON_HOLD else "released"
-    elif payment.state is PaymentState.ON_HOLD:
-        return None
     else:
         state, event = PaymentState.ON_HOLD, "held"
     settled = replace(
         payment,
         state=next_state(payment.state, state),
-        reason="surplus_charge" if verdict.is_repeated and reason is None else reason,
+        reason="surplus_charge" if is_surplus and reason is None else reason,
         validation_id=verdict.validation_id,
         gateway_payment_id=verdict.gateway_payment_id,
         next_check_at=None,
@@ -79,7 +80,7 @@ def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
         settled,
         event,
         is_success=state is PaymentState.SUCCEEDED,
-        is_surplus=verdict.is_repeated,
+        is_surplus=is_surplus,
     )
 
 

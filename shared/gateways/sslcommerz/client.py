@@ -53,7 +53,7 @@ class SslcommerzGateway:
         self, client: HttpClient, *, base_url: str, store_id: str, password: str, public_url: str
     ) -> None:
         self._client = client
-        self._own_host = urlsplit(base_url).netloc
+        self._base_url = base_url
         self._store_id = store_id
         self._password = password
         self._public_url = public_url.rstrip("/")
@@ -91,7 +91,7 @@ class SslcommerzGateway:
         url, session_key = fields.get("GatewayPageURL"), fields.get("sessionkey")
         if fields.get("status") != "SUCCESS" or not isinstance(url, str) or not url:
             return CheckoutUnknown("answer_says_nothing")
-        if urlsplit(url).netloc not in CHECKOUT_HOSTS | {self._own_host, self._public_netloc()}:
+        if not self._is_checkout(url):
             return CheckoutUnknown("checkout_on_foreign_host")
         return CheckoutOpened(url, str(session_key or ""))
 
@@ -104,13 +104,13 @@ class SslcommerzGateway:
         )
         if isinstance(fields, Unknown):
             return fields
-        status = fields.get("status")
+        status = _text(fields, "status")
         if status in _PAID:
             return _paid(fields, reference, validation_id)
         if status == "PENDING":
             return Pending("gateway_pending")
         if status == "FAILED":
-            return Declined(_reason(fields))
+            return _declined(fields, reference)
         if status == "INVALID_TRANSACTION":
             # Said of an unknown val_id and of wrong credentials alike: no result of a payment.
             return Unknown("invalid_transaction")
@@ -132,13 +132,15 @@ class SslcommerzGateway:
             elements = [elements]
         if not isinstance(elements, list) or not all(isinstance(e, Mapping) for e in elements):
             return Unknown("unreadable_elements")
+        if any(_text(element, "tran_id") not in {"", reference} for element in elements):
+            return Unknown("reference_differs")
         return await self._judge(reference, elements)
 
     async def _judge(self, reference: str, elements: Sequence[Mapping[str, Any]]) -> Verdict:
         paid = [
-            str(element["val_id"])
+            _text(element, "val_id")
             for element in elements
-            if element.get("status") in _PAID and element.get("val_id")
+            if _text(element, "status") in _PAID and _text(element, "val_id")
         ]
         if paid:
             verdict = await self.confirm(reference, paid[0])
@@ -158,6 +160,8 @@ class SslcommerzGateway:
     def _read(self, operation: str, started: float, answer: HttpAnswer) -> Mapping[str, Any]:
         if answer.status != _HTTP_OK:
             raise HttpCallError(f"http_{answer.status}")
+        if b"\\u0000" in answer.body:
+            raise HttpCallError("not_text")  # PostgreSQL stores no NUL, and no answer needs one.
         try:
             fields = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
@@ -167,8 +171,15 @@ class SslcommerzGateway:
         self._observe[operation, "answered"](time.perf_counter() - started)
         return fields
 
-    def _public_netloc(self) -> str:
-        return urlsplit(self._public_url).netloc
+    def _is_checkout(self, url: str) -> bool:
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return False
+        own = (urlsplit(self._base_url), urlsplit(self._public_url))
+        return (parts.scheme, parts.netloc) in {(one.scheme, one.netloc) for one in own} or (
+            parts.scheme == "https" and parts.netloc in CHECKOUT_HOSTS
+        )
 
     def _session_fields(self, order: CheckoutOrder) -> dict[str, str]:
         back = f"{self._public_url}/return/sslcommerz"
@@ -218,15 +229,22 @@ def _paid(fields: Mapping[str, Any], reference: str, validation_id: str) -> Verd
         validation_id=validation_id,
         gateway_payment_id=str(fields.get("bank_tran_id") or ""),
         # Anything but a plain 0 is held: goods are released only when the gateway says safe.
-        is_risky=str(fields.get("risk_level", "0")) != "0",
+        is_risky=_text(fields, "risk_level") != "0",
     )
+
+
+def _declined(fields: Mapping[str, Any], reference: str) -> Verdict:
+    """Read a failed validation, which need not name the transaction, but must not name another."""
+    if _text(fields, "tran_id") not in {"", reference}:
+        return Unknown("reference_differs")
+    return Declined(_reason(fields))
 
 
 def _unpaid(elements: Sequence[Mapping[str, Any]]) -> Verdict:
     """Judge a transaction without a successful element; one may hold several tries."""
     if not elements:
         return Pending("not_attempted")
-    statuses = {element.get("status") for element in elements}
+    statuses = {_text(element, "status") for element in elements}
     if "PENDING" in statuses:
         return Pending("gateway_pending")
     if statuses <= _GIVEN_UP | {"FAILED"}:
@@ -236,4 +254,10 @@ def _unpaid(elements: Sequence[Mapping[str, Any]]) -> Verdict:
 
 
 def _reason(fields: Mapping[str, Any]) -> str:
-    return str(fields.get("error") or fields.get("status") or "declined")[:200]
+    return (_text(fields, "error") or _text(fields, "status") or "declined")[:200]
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    """Return a field as text, whether it came as one or as a number; empty for all else."""
+    value = fields.get(name)
+    return str(value) if isinstance(value, (str, int)) else ""

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -40,6 +43,9 @@ _MUST_BE_SIGNED: Final = frozenset(
         *("currency_amount", "val_id", "risk_level"),
     }
 )
+
+#: Longest encoded value that is worth remembering decoded; a `verify_key` has about 450.
+_REMEMBERED_LENGTH_MAX: Final = 1_000
 
 #: The day of an event whose time cannot be read: it is kept in the default partition.
 _NO_DAY: Final = date(1970, 1, 1)
@@ -75,23 +81,53 @@ class SslcommerzNotices:
     def _verify(self, form: Mapping[str, str]) -> None:
         if form.get("store_id") != self._store_id:
             raise NoticeRefusedError("other_store")
-        signed = [name for name in form.get("verify_key", "").split(",") if name]
         md5_given, sha_given = form.get("verify_sign"), form.get("verify_sign_sha2")
-        if not signed or not md5_given:
+        signed = _signed_names(form.get("verify_key", ""))
+        if not signed.names or not md5_given:
             raise NoticeRefusedError("not_signed")
-        if not form.keys() >= set(signed):
+        if not form.keys() >= signed.names:
             # PHP's library skips a listed field that is missing, Python's fails: refuse.
             raise NoticeRefusedError("signed_field_missing")
         # Which fields are signed on notices other than VALID is not documented. They are only
         # hints that lead to a query, so fewer are enough there.
-        if CLAIMS.get(form.get("status", "")) == "paid" and not set(signed) >= _MUST_BE_SIGNED:
+        if CLAIMS.get(form.get("status", "")) == "paid" and not signed.names >= _MUST_BE_SIGNED:
             raise NoticeRefusedError("too_little_signed")
+        before, after = signed.text_around_password(form)
         if not any(
-            _matches(form, signed, md5_digest, md5_given, "md5")
-            and (sha_given is None or _matches(form, signed, sha_digest, sha_given, "sha256"))
+            _matches(hashlib.md5, before, md5_digest, after, md5_given)
+            and (
+                sha_given is None or _matches(hashlib.sha256, before, sha_digest, after, sha_given)
+            )
             for md5_digest, sha_digest in self._digests
         ):
             raise NoticeRefusedError("wrong_signature")
+
+
+@dataclass(frozen=True, slots=True)
+class _SignedNames:
+    """The names that a `verify_key` lists, split where `store_passwd` joins them in order."""
+
+    names: frozenset[str]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+    def text_around_password(self, form: Mapping[str, str]) -> tuple[str, str]:
+        """Return the signed text before and after the password's digest.
+
+        It is `name=value` joined with `&`, sorted by name; the values are the decoded ones.
+        """
+        before = "".join([f"{name}={form[name]}&" for name in self.before])
+        return before, "".join([f"&{name}={form[name]}" for name in self.after])
+
+
+# A gateway signs the same few sets of fields over and over.
+@lru_cache(maxsize=64)
+def _signed_names(verify_key: str) -> _SignedNames:
+    names = frozenset(verify_key.split(",")) - {""}
+    # A field of that name would take the place of the password, which only the store may state.
+    ordered = sorted(names - {"store_passwd"})
+    position = bisect_left(ordered, "store_passwd")
+    return _SignedNames(names, tuple(ordered[:position]), tuple(ordered[position:]))
 
 
 def parse_form(body: bytes) -> dict[str, str]:
@@ -101,6 +137,8 @@ def parse_form(body: bytes) -> dict[str, str]:
         UnreadableNoticeError: not UTF-8, a field given twice, or too many fields.
     """
     form: dict[str, str] = {}
+    if b"\x00" in body or b"%00" in body:
+        raise UnreadableNoticeError("not_a_form")  # PostgreSQL stores no NUL.
     try:
         pairs = body.decode("ascii").split("&")
         if len(pairs) > FIELDS_MAX:
@@ -118,21 +156,23 @@ def parse_form(body: bytes) -> dict[str, str]:
 
 
 def _unquote(text: str) -> str:
+    # Most encoded values are the same from notice to notice; the rest is not worth remembering.
+    return _unquote_known(text) if len(text) <= _REMEMBERED_LENGTH_MAX else _unquote_plainly(text)
+
+
+def _unquote_plainly(text: str) -> str:
     return unquote_to_bytes(text.replace("+", " ")).decode("utf-8")
 
 
-def _matches(
-    form: Mapping[str, str], signed: Sequence[str], password_digest: str, given: str, algorithm: str
-) -> bool:
-    """Compare a signature: hash of `name=value` joined with `&`, sorted by name.
+_unquote_known: Final = lru_cache(maxsize=256)(_unquote_plainly)
 
-    The values are the decoded ones, unchanged; `store_passwd` joins the signed fields.
-    """
-    fields = {name: form[name] for name in signed}
-    fields["store_passwd"] = password_digest
-    text = "&".join([f"{name}={fields[name]}" for name in sorted(fields)])
-    digest = hashlib.new(algorithm, text.encode(), usedforsecurity=False).hexdigest()
-    return hmac.compare_digest(digest.encode(), given.encode())
+
+def _matches(
+    algorithm: Callable[..., hashlib._Hash], before: str, digest: str, after: str, given: str
+) -> bool:
+    text = f"{before}store_passwd={digest}{after}".encode()
+    computed = algorithm(text, usedforsecurity=False).hexdigest()
+    return hmac.compare_digest(computed.encode(), given.encode())
 
 
 def _notice(form: Mapping[str, str]) -> Notice:

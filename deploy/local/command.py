@@ -1,0 +1,90 @@
+"""The command line `sluice`: a table of subcommands, each a module of this package."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol, cast
+
+from deploy.local.errors import LocalStackError
+from shared.errors import SluiceError
+
+#: The exit code of a run that could not begin: wrong arguments, settings, addresses.
+REFUSED: Final = 2
+
+#: What shells report for a program that a Ctrl-C has ended.
+INTERRUPTED: Final = 130
+
+
+class Subcommand(Protocol):
+    """What the module of a subcommand offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it and return the exit code."""
+
+
+class Entry(NamedTuple):
+    """One subcommand: its module, and what it is for."""
+
+    module: str
+    purpose: str
+
+
+SUBCOMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
+    {
+        "up": Entry("up", "start everything on this machine, and stop it with Ctrl-C"),
+        "demo": Entry("demo", "drive payments of every fate through Sluice and show what happened"),
+        "audit": Entry("audit", "check on live data that nothing is lost and nothing is doubled"),
+        "explain": Entry("explain", "tell the whole story of one payment"),
+        "migrate": Entry("migrate", "bring the databases up to date"),
+        "serve": Entry("serve", "run the HTTP process of one service"),
+        "worker": Entry("worker", "run the worker process of one service"),
+        "unified": Entry("unified", "run every part of every service in one process"),
+        "front-door": Entry("front_door", "offer the services' processes at one address"),
+    }
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return the exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser(given[0] if given else None).parse_args(given)
+    try:
+        return _load(arguments.subcommand).run(arguments)
+    except _expected_errors() as error:  # Only called when there is one.
+        print(f"sluice: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Return the errors whose message is all that a person needs."""
+    # Whoever reads settings has imported it; to the others it would cost 0.1 s.
+    from shared.settings import SettingsError  # noqa: PLC0415
+
+    return (LocalStackError, SettingsError, SluiceError)
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """Make the parser; only the chosen subcommand is imported, because that takes time."""
+    parser = argparse.ArgumentParser(
+        prog="sluice", description="Carries each payment, exactly once, to what was paid for."
+    )
+    parsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+    for name, entry in SUBCOMMANDS.items():
+        subparser = parsers.add_parser(name, help=entry.purpose, description=entry.purpose)
+        if name == chosen:
+            _load(name).add_arguments(subparser)
+    return parser
+
+
+def _load(name: str) -> Subcommand:
+    module = importlib.import_module(f"deploy.local.{SUBCOMMANDS[name].module}")
+    return cast("Subcommand", module)

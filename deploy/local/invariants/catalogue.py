@@ -1,0 +1,47 @@
+"""The list of all invariants, and the check of every one of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from deploy.local.invariants.charges import LEDGERS_AGREE, ONE_SUCCESS_PER_PAYMENT
+from deploy.local.invariants.dues import DEAD_LETTERS, NO_MESSAGE_LATE, NO_PAYMENT_LATE
+from deploy.local.invariants.enrollments import (
+    ENROLLED_EXACTLY_WHEN_PAID,
+    ENROLLMENT_HISTORY_AGREES,
+)
+from deploy.local.invariants.events import EVENTS_ARE_CARRIED_ON
+from deploy.local.invariants.findings import Findings, Result
+from deploy.local.invariants.histories import HISTORY_AGREES
+from deploy.local.service_databases import ServiceDatabases
+
+#: In the order in which a payment travels.
+INVARIANTS: Final = (
+    EVENTS_ARE_CARRIED_ON,
+    ONE_SUCCESS_PER_PAYMENT,
+    LEDGERS_AGREE,
+    HISTORY_AGREES,
+    ENROLLED_EXACTLY_WHEN_PAID,
+    ENROLLMENT_HISTORY_AGREES,
+    NO_MESSAGE_LATE,
+    NO_PAYMENT_LATE,
+    DEAD_LETTERS,
+)
+
+
+async def check_all(databases: ServiceDatabases) -> list[Result]:
+    """Check every invariant, one after the other, while Sluice goes on.
+
+    Raises:
+        DatabaseUnavailableError: a server is away.
+        DatabaseUnusableError: the tables are not those of this version of Sluice.
+    """
+    results = []
+    for invariant in INVARIANTS:
+        findings, skipped = Findings(), None
+        if missing := invariant.services - databases.names:
+            skipped = f"there is no {' and no '.join(sorted(missing))} here"
+        else:
+            await invariant.check(databases, findings)
+        results.append(Result(invariant, findings, skipped))
+    return results

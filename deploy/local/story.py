@@ -1,0 +1,246 @@
+"""The story of one payment, put together from what each service has stored about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+
+from deploy.local import story_words
+from deploy.local.service_databases import ServiceDatabases
+from deploy.local.story_words import Entry, moment
+from shared.identifiers import created_at, is_id
+from shared.money import Money
+
+_PAYMENT: Final = """
+    SELECT id, gateway, state, reason, amount, currency, customer_id, product_id, reference,
+           checks_made, next_check_at, created_at, expires_at
+      FROM payment
+     WHERE id = $1
+"""
+
+_PAYMENT_OF_REFERENCE: Final = "SELECT payment_id FROM attempt WHERE reference = $1"
+
+_PAYMENT_OF_ENROLLMENT: Final = """
+    SELECT coalesce(payment_id, (
+               SELECT payment_id
+                 FROM further_payment
+                WHERE enrollment_id = enrollment.id
+                ORDER BY stored_at
+                LIMIT 1)) AS payment_id
+      FROM enrollment
+     WHERE id = $1
+"""
+
+_ATTEMPTS: Final = """
+    SELECT reference, number, state, created_at
+      FROM attempt
+     WHERE payment_id = $1
+     ORDER BY number
+"""
+
+_HISTORY: Final = """
+    SELECT at, event, state, reason, next_check_at
+      FROM payment_history
+     WHERE payment_id = $1
+     ORDER BY id
+"""
+
+# The day is that of the reference, so that only one partition is looked into.
+_NOTICES: Final = """
+    SELECT received_at, source, claim, event_key
+      FROM inbound_event
+     WHERE gateway = $1
+       AND event_day = $2
+       AND starts_with(event_key, $3 || ':')
+     ORDER BY received_at
+"""
+
+_MESSAGES: Final = """
+    SELECT id, queue, message_name, created_at, send_again_at, sends, parked_at
+      FROM outbox
+     WHERE payload ->> 'paymentId' = $1
+        OR payload ->> 'reference' = ANY($2::text[])
+     ORDER BY id
+"""
+
+_DEAD_LETTERS: Final = """
+    SELECT id, sender, message_name, reason, stored_at
+      FROM dead_letter
+     WHERE payload::json ->> 'paymentId' = $1
+        OR payload::json ->> 'reference' = ANY($2::text[])
+     ORDER BY id
+"""
+
+_ENROLLMENT: Final = """
+    SELECT id, state, payment_id
+      FROM enrollment
+     WHERE payment_id = $1
+        OR id = (SELECT enrollment_id FROM further_payment WHERE payment_id = $1)
+"""
+
+_ENROLLMENT_HISTORY: Final = """
+    SELECT at, event, payment_id, actor, reason
+      FROM enrollment_history
+     WHERE enrollment_id = $1
+     ORDER BY id
+"""
+
+_FURTHER_PAYMENTS: Final = """
+    SELECT payment_id, effect, amount, currency, stored_at
+      FROM further_payment
+     WHERE enrollment_id = $1
+     ORDER BY stored_at
+"""
+
+#: The services that keep an outbox and dead letters.
+_WITH_MESSAGES: Final = ("webhook", "payments", "enrollment")
+
+
+class UnknownPaymentError(Exception):
+    """No payment belongs to an id; the message says why."""
+
+
+@dataclass(slots=True)
+class Story:
+    """A payment, what happened to it in order, and what comes next."""
+
+    payment_id: str
+    #: What it is about, in a line.
+    summary: str
+    entries: list[Entry] = field(default_factory=list)
+    now: str = ""
+    next: str = ""
+    because: str = ""
+
+
+async def find_payment_id(databases: ServiceDatabases, given: str) -> str:
+    """Return the payment of a payment's, attempt's or enrollment's id.
+
+    Raises:
+        UnknownPaymentError: there is none.
+    """
+    if is_id(given, "pay"):
+        return given
+    if is_id(given, "att"):
+        rows = await databases.fetch("payments", _PAYMENT_OF_REFERENCE, given)
+        missing = f"no attempt has the reference {given}"
+    elif is_id(given, "enr"):
+        rows = await databases.fetch("enrollment", _PAYMENT_OF_ENROLLMENT, given)
+        missing = f"no enrollment has the id {given}"
+    else:
+        raise UnknownPaymentError(
+            f"{given!r} is no id of a payment (pay_...), an attempt (att_...) or an enrollment "
+            "(enr_...)"
+        )
+    if not rows:
+        raise UnknownPaymentError(missing)
+    payment_id: str | None = rows[0]["payment_id"]
+    if payment_id is None:
+        raise UnknownPaymentError(f"{given} was granted by hand, without a payment")
+    return payment_id
+
+
+async def tell(databases: ServiceDatabases, payment_id: str) -> Story:
+    """Put together everything that is known about a payment, except personal data.
+
+    Raises:
+        UnknownPaymentError: no payment has this id.
+    """
+    rows = await databases.fetch("payments", _PAYMENT, payment_id)
+    if not rows:
+        raise UnknownPaymentError(f"no payment has the id {payment_id}")
+    (payment,) = rows
+    attempts = await databases.fetch("payments", _ATTEMPTS, payment_id)
+    references = [attempt["reference"] for attempt in attempts]
+    history = await databases.fetch("payments", _HISTORY, payment_id)
+    entries = [
+        *story_words.attempts(attempts),
+        *story_words.history(history),
+        *await _notices(databases, payment["gateway"], references),
+    ]
+    messages = await _of_each(databases, _MESSAGES, payment_id, references)
+    entries += [story_words.message(service, row) for service, row in messages]
+    dead_letters = await _of_each(databases, _DEAD_LETTERS, payment_id, references)
+    entries += [story_words.dead_letter(service, row) for service, row in dead_letters]
+    enrollment = await _enrollment(databases, payment_id)
+    if enrollment is not None:
+        entries += await _enrollment_story(databases, enrollment, payment_id)
+    amount = Money(payment["amount"], payment["currency"])
+    outlook = story_words.outlook(
+        payment,
+        enrollment,
+        messages=[row for _, row in messages],
+        dead_letters=[row for _, row in dead_letters],
+    )
+    return Story(
+        payment_id,
+        f"{amount} by {payment['gateway']}, customer {payment['customer_id']}, "
+        f"product {payment['product_id']}",
+        sorted(entries, key=lambda entry: entry.at),
+        outlook.now,
+        outlook.next,
+        outlook.because,
+    )
+
+
+async def _notices(
+    databases: ServiceDatabases, gateway: str, references: Iterable[str]
+) -> list[Entry]:
+    entries = []
+    for reference in references:
+        day = created_at(reference).date()
+        rows = await databases.fetch("webhook", _NOTICES, gateway, day, reference)
+        entries += [story_words.notice(gateway, row) for row in rows]
+    return entries
+
+
+async def _of_each(
+    databases: ServiceDatabases, query: str, *arguments: Any
+) -> list[tuple[str, asyncpg.Record]]:
+    """Run a query about messages in each service."""
+    return [
+        (service, row)
+        for service in _WITH_MESSAGES
+        for row in await databases.fetch(service, query, *arguments)
+    ]
+
+
+async def _enrollment(databases: ServiceDatabases, payment_id: str) -> asyncpg.Record | None:
+    rows = await databases.fetch("enrollment", _ENROLLMENT, payment_id)
+    return rows[0] if rows else None
+
+
+async def _enrollment_story(
+    databases: ServiceDatabases, enrollment: asyncpg.Record, payment_id: str
+) -> list[Entry]:
+    rows = await databases.fetch("enrollment", _ENROLLMENT_HISTORY, enrollment["id"])
+    entries = [story_words.enrollment(enrollment["id"], row) for row in rows]
+    rows = await databases.fetch("enrollment", _FURTHER_PAYMENTS, enrollment["id"])
+    return entries + [story_words.further_payment(enrollment["id"], payment_id, r) for r in rows]
+
+
+def as_json(story: Story) -> dict[str, Any]:
+    """Return what a machine wants to know."""
+    return {
+        "paymentId": story.payment_id,
+        "summary": story.summary,
+        "entries": [
+            {
+                "at": moment_text(entry.at),
+                "service": entry.service,
+                "event": entry.event,
+                "text": entry.text,
+                "state": entry.state,
+                "reason": entry.reason,
+                "nextAt": moment_text(entry.next_at),
+            }
+            for entry in story.entries
+        ],
+        "now": story.now,
+        "next": story.next,
+        "because": story.because,
+    }
