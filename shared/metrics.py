@@ -66,7 +66,7 @@ MESSAGES_HANDLED: Final = Counter(
 )
 QUEUE_WAIT_SECONDS: Final = Histogram(
     "message_queue_wait_seconds",
-    "Time from a message's publication to its handler.",
+    "Time from a batch's publication to its admission by a worker.",
     ["queue"],
     buckets=LATENCY_BUCKETS,
 )

@@ -34,6 +34,8 @@ from shared.tracing import Tracing, tracing_to
 
 log = structlog.get_logger()
 
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
 #: How long open HTTP requests may finish at a stop.
 HTTP_SHUTDOWN_SECONDS: Final = 3.0
 
@@ -138,7 +140,11 @@ def run(
     """
     logs.configure(level=settings.log_level, process=name)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(openers, make_application, host, port, on_ready))
+        exit_code = runner.run(_run(openers, make_application, host, port, on_ready))
+    for number in _STOP_SIGNALS:
+        # The loop's handlers are gone; a late second signal must not spoil a clean end.
+        signal.signal(number, signal.SIG_IGN)
+    return exit_code
 
 
 async def _run(
@@ -150,7 +156,7 @@ async def _run(
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     try:
         async with AsyncExitStack() as stack:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
 
 from deploy.local import story_words
 from deploy.local.service_databases import ServiceDatabases
-from deploy.local.story_words import Entry, moment
+from deploy.local.story_words import Entry
 from shared.identifiers import created_at, is_id
 from shared.money import Money
+from shared.web.bodies import time_text
 
 _PAYMENT: Final = """
     SELECT id, gateway, state, reason, amount, currency, customer_id, product_id, reference,
@@ -49,13 +49,14 @@ _HISTORY: Final = """
      ORDER BY id
 """
 
-# The day is that of the reference, so that only one partition is looked into.
+# The day is that of the reference, and ';' follows ':': a few pages of one partition's index.
 _NOTICES: Final = """
     SELECT received_at, source, claim, event_key
       FROM inbound_event
      WHERE gateway = $1
        AND event_day = $2
-       AND starts_with(event_key, $3 || ':')
+       AND event_key >= $3::text || ':'
+       AND event_key < $3::text || ';'
      ORDER BY received_at
 """
 
@@ -158,8 +159,8 @@ async def tell(databases: ServiceDatabases, payment_id: str) -> Story:
     references = [attempt["reference"] for attempt in attempts]
     history = await databases.fetch("payments", _HISTORY, payment_id)
     entries = [
-        *story_words.attempts(attempts),
         *story_words.history(history),
+        *story_words.attempts(attempts),
         *await _notices(databases, payment["gateway"], references),
     ]
     messages = await _of_each(databases, _MESSAGES, payment_id, references)
@@ -230,13 +231,13 @@ def as_json(story: Story) -> dict[str, Any]:
         "summary": story.summary,
         "entries": [
             {
-                "at": moment_text(entry.at),
+                "at": time_text(entry.at),
                 "service": entry.service,
                 "event": entry.event,
                 "text": entry.text,
                 "state": entry.state,
                 "reason": entry.reason,
-                "nextAt": moment_text(entry.next_at),
+                "nextAt": time_text(entry.next_at),
             }
             for entry in story.entries
         ],

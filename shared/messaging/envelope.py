@@ -43,6 +43,7 @@ def encode_batch(queue: str, sender: str, items: Sequence[Outgoing]) -> tuple[st
     """Return the Redis id and the body of a Dramatiq message that carries `items`."""
     batch = {
         "sender": sender,
+        "sent_at": time.time(),
         "items": [
             {
                 "id": item.id,
@@ -71,6 +72,16 @@ def decode_items(batch: Mapping[str, Any]) -> list[Incoming]:
         Incoming(item["id"], item["name"], item["payload"], item["trace"])
         for item in batch["items"]
     ]
+
+
+def seconds_since_sent(batch: Mapping[str, Any]) -> float:
+    """Return how long ago a batch was put on its queue, by the clocks of two processes.
+
+    Raises:
+        KeyError, TypeError: the batch was not made by `encode_batch`.
+    """
+    sent_at: float = batch["sent_at"]
+    return max(0.0, time.time() - sent_at)
 
 
 def items_in(message_id: str) -> int:

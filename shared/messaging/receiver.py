@@ -20,7 +20,7 @@ from shared.contracts.base import MalformedMessageError, Message
 from shared.database import Database
 from shared.errors import DatabaseUnavailableError, PermanentError, TransientError
 from shared.messaging import outbox
-from shared.messaging.envelope import Incoming, decode_items
+from shared.messaging.envelope import Incoming, decode_items, seconds_since_sent
 from shared.messaging.publisher import Publisher
 
 log = structlog.get_logger()
@@ -94,6 +94,7 @@ class Receiver:
             await self._room.wait()
         try:
             sender, items = str(batch["sender"]), decode_items(batch)
+            metrics.QUEUE_WAIT_SECONDS.labels(queue).observe(seconds_since_sent(batch))
         except (KeyError, TypeError) as error:
             reason = f"not a batch: {type(error).__name__}"
             await self._bury(queue, "", Incoming(0, "?", {"batch": batch}, None), reason)

@@ -51,7 +51,7 @@ def settle(
 
 
 def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
-    # Money that was taken before, and is already known, has another name at the gateway.
+    # A charge with another name at the gateway than the one we know is another charge.
     is_other = payment.gateway_payment_id not in {None, verdict.gateway_payment_id}
     is_surplus = verdict.is_repeated or is_other
     reason = _objection(payment, verdict)

@@ -67,7 +67,8 @@ def test_a_wrong_value_is_named_by_its_variable_and_not_repeated(
     assert caught.value.__cause__ is None
 
 
-def test_settings_do_not_show_their_secrets(environment: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("environment")
+def test_settings_do_not_show_their_secrets() -> None:
     settings = load(WebhookSettings)
 
     assert settings.sslcommerz_store_password.get_secret_value() == SECRET

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -37,7 +39,7 @@ def test_spans_that_hand_on_their_traceparent_make_one_trace() -> None:
 
     spans = [span for collector in collectors for span in collector.spans().values()]
     assert len({span.context.trace_id for span in spans if span.context}) == 1
-    for earlier, later in zip(spans, spans[1:], strict=False):
+    for earlier, later in itertools.pairwise(spans):
         assert later.parent is not None
         assert earlier.context is not None
         assert later.parent.span_id == earlier.context.span_id

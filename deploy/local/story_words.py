@@ -1,0 +1,232 @@
+"""The words of a payment's story: one sentence for each kind of thing that happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import asyncpg
+
+from services.payments.domain.model import PaymentState
+from shared.contracts.payments import PaymentSucceeded
+from shared.contracts.webhook import NoticeReceived
+from shared.money import Money
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened; `event` is for programs, `text` for people."""
+
+    at: datetime
+    service: str
+    event: str
+    text: str
+    #: The payment's state from then on, where it was recorded.
+    state: str | None = None
+    reason: str | None = None
+    next_at: datetime | None = None
+
+
+class Outlook(NamedTuple):
+    """How a payment stands, what happens next and why."""
+
+    now: str
+    next: str
+    because: str
+
+
+_HISTORY: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "created": "the payment was recorded",
+        "checkout_opened": "the gateway opened a page where the customer can pay",
+        "checkout_refused": "the gateway refused to open a page",
+        "checkout_unknown": "the gateway did not say whether it opened a page",
+        "checked": "the gateway was asked, and did not decide it",
+        "confirmed": "the gateway confirmed that the money was taken",
+        "confirmed_late": "the gateway confirmed the money after the payment had ended",
+        "released": "the gateway confirmed the money and has no doubt any more",
+        "held": "the money was taken, but must not be released yet",
+        "declined": "the gateway confirmed that no money was taken",
+        "expired": "the time to pay is over and no money was taken",
+        "confirmation_stays_out": "the gateway keeps owing its confirmation",
+        "surplus_charge_found": "the gateway has taken money more than once",
+    }
+)
+
+_ENROLLMENT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "granted": "the customer was enrolled",
+        "regranted": "the customer was enrolled anew after a revocation",
+        "granted_by_hand": "an operator enrolled the customer",
+        "revoked_by_hand": "an operator took the enrollment away",
+    }
+)
+
+#: What waiting is for, by what the gateway said last.
+_REASONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "customer_must_pay": "the customer has a page to pay on and no notice has come",
+        "not_attempted": "the customer has not tried to pay yet",
+        "gateway_pending": "the gateway says that the payment is still on its way",
+        "invalid_transaction": "the gateway does not know the transaction that the notice names",
+    }
+)
+
+_RESTING_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        PaymentState.FAILED: "it has ended; a late success would still be recorded",
+        PaymentState.CANCELLED: "it has ended; a late success would still be recorded",
+        PaymentState.ON_HOLD: "a person must look at it and decide",
+    }
+)
+
+
+def attempts(rows: Iterable[asyncpg.Record]) -> Iterator[Entry]:
+    """Tell how each attempt to take the money began."""
+    for row in rows:
+        text = f"attempt {row['number']} began; the gateway knows it as {row['reference']}"
+        if row["state"] == "abandoned":
+            text += " (given up later for another one)"
+        yield Entry(row["created_at"], "payments", "attempt_started", text)
+
+
+def history(rows: Iterable[asyncpg.Record]) -> Iterator[Entry]:
+    """Tell what payments has written down."""
+    for row in rows:
+        event = row["event"]
+        yield Entry(
+            row["at"],
+            "payments",
+            event,
+            _HISTORY.get(event, event),
+            row["state"],
+            row["reason"],
+            row["next_check_at"],
+        )
+
+
+def notice(gateway: str, row: asyncpg.Record) -> Entry:
+    """Tell of a stored notice. Its copies were answered too, but are not kept."""
+    how = "sent a notice" if row["source"] == "notice" else "sent the customer's browser back"
+    return Entry(
+        row["received_at"],
+        "webhook",
+        f"{row['source']}_received",
+        f"{gateway} {how}, claiming: {row['claim']} (event {row['event_key']})",
+    )
+
+
+def message(service: str, row: asyncpg.Record) -> Entry:
+    """Tell of a message that its receiver has not confirmed yet."""
+    if row["parked_at"] is None:
+        fate = f"waits for its receipt from {row['queue']}; sent {row['sends']} times"
+        next_at = row["send_again_at"]
+    else:
+        fate = f"was sent {row['sends']} times to {row['queue']} without a receipt and is parked"
+        next_at = None
+    return Entry(
+        row["created_at"],
+        service,
+        "message_waits",
+        f"{row['message_name']} {fate}",
+        next_at=next_at,
+    )
+
+
+def dead_letter(service: str, row: asyncpg.Record) -> Entry:
+    """Tell of a message that could not be handled."""
+    return Entry(
+        row["stored_at"],
+        service,
+        "dead_letter_stored",
+        f"{row['message_name']} from {row['sender']} could not be handled",
+        reason=row["reason"],
+    )
+
+
+def enrollment(enrollment_id: str, row: asyncpg.Record) -> Entry:
+    """Tell a line of an enrollment's history."""
+    text = f"{_ENROLLMENT[row['event']]} as {enrollment_id}"
+    if row["payment_id"] is not None:
+        text += f", for {row['payment_id']}"
+    if row["actor"] is not None:
+        text += f", with the key {row['actor']}"
+    return Entry(row["at"], "enrollment", row["event"], text, reason=row["reason"])
+
+
+def further_payment(enrollment_id: str, payment_id: str, row: asyncpg.Record) -> Entry:
+    """Tell of a payment for a product that the customer had paid for before."""
+    whose = "this payment" if row["payment_id"] == payment_id else row["payment_id"]
+    amount = Money(row["amount"], row["currency"])
+    text = f"{whose} ({amount}) was a further one for {enrollment_id}"
+    if row["effect"] == "recorded":
+        text += ", recorded for the operator: the customer had it already"
+    return Entry(row["stored_at"], "enrollment", "further_payment_stored", text)
+
+
+def outlook(
+    payment: asyncpg.Record,
+    enrolled: asyncpg.Record | None,
+    *,
+    messages: Sequence[asyncpg.Record],
+    dead_letters: Sequence[asyncpg.Record],
+) -> Outlook:
+    """Say how a payment stands, what happens next and why.
+
+    Args:
+        payment: Its row.
+        enrolled: The enrollment that it led to.
+        messages: What waits in an outbox about it.
+        dead_letters: What could not be handled about it.
+    """
+    state, reason = payment["state"], payment["reason"]
+    if payment["next_check_at"] is not None:
+        asked = "no answer so far" if reason is None else _REASONS.get(reason, reason)
+        if _find(messages, NoticeReceived.name) is not None:
+            asked = "a notice has come and is being checked"
+        return Outlook(state, f"the gateway is asked at {moment(payment['next_check_at'])}", asked)
+    if state != PaymentState.SUCCEEDED:
+        rest = _RESTING_WORDS.get(state, "nothing: no time is set, which must not be")
+        return Outlook(state, rest, reason or "no reason was written down")
+    return _outlook_of_success(payment, enrolled, messages, dead_letters)
+
+
+def _outlook_of_success(
+    payment: asyncpg.Record,
+    enrolled: asyncpg.Record | None,
+    messages: Sequence[asyncpg.Record],
+    dead_letters: Sequence[asyncpg.Record],
+) -> Outlook:
+    if enrolled is not None:
+        return _outlook_of_enrolled(payment, enrolled)
+    now = "succeeded, not enrolled"
+    waiting = _find(messages, PaymentSucceeded.name)
+    if waiting is not None and waiting["parked_at"] is None:
+        again = f"its message is sent again at {moment(waiting['send_again_at'])}"
+        return Outlook(now, again, "enrollment has not confirmed it yet")
+    if waiting is not None:
+        return Outlook(now, "an operator sends its message again", "the message is parked")
+    if (dead := _find(dead_letters, PaymentSucceeded.name)) is not None:
+        return Outlook(now, "an operator retries the dead letter", dead["reason"])
+    return Outlook(now, "an operator enrolls the customer by hand", "no message is on its way")
+
+
+def _outlook_of_enrolled(payment: asyncpg.Record, enrolled: asyncpg.Record) -> Outlook:
+    now = f"succeeded, and {enrolled['id']} is {enrolled['state']}"
+    if payment["reason"] == "surplus_charge":
+        return Outlook(now, "refund one charge at the gateway", "it took the money repeatedly")
+    if enrolled["payment_id"] != payment["id"]:
+        return Outlook(now, "the operator refunds it or answers", "it was paid for before")
+    return Outlook(now, "nothing", "it is final and has had its effect")
+
+
+def _find(rows: Sequence[asyncpg.Record], name: str) -> asyncpg.Record | None:
+    return next((row for row in rows if row["message_name"] == name), None)
+
+
+def moment(at: datetime) -> str:
+    """Write a time for people, to the millisecond."""
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"

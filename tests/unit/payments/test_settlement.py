@@ -1,0 +1,276 @@
+"""What a gateway's verdict makes of a payment: never less than the truth, never twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.payments.domain.check_schedule import CONFIRMATION_DELAYS
+from services.payments.domain.model import PaymentState
+from services.payments.domain.settlement import settle
+from services.payments.domain.state_machine import RESTING, TRANSITIONS
+from shared.gateways.interface import Claim, Declined, Paid, Pending, Unknown, Verdict
+from shared.money import Money
+from tests.support.payments import NOW, PRICE, paid, payment_in
+
+S = PaymentState
+WAITING = sorted(set(PaymentState) - RESTING)
+CLAIMS: list[Claim | None] = [None, "paid", "failed", "cancelled", "expired", "other"]
+ENDED: list[Claim] = ["failed", "cancelled", "expired"]
+
+RISKY = paid(is_risky=True)
+OTHER_AMOUNT = paid(amount=Money(PRICE.minor_units - 1, "BDT"))
+OTHER_CURRENCY = paid(amount=Money(PRICE.minor_units, "USD"))
+DECLINED = Declined("Insufficient balance")
+CANCELLED = Declined("Cancelled by User", is_cancelled=True)
+NOT_ATTEMPTED = Pending("not_attempted")
+GATEWAY_PENDING = Pending("gateway_pending")
+UNKNOWN = Unknown("timeout")
+
+
+def check(
+    state: PaymentState, verdict: Verdict, claim: Claim | None
+) -> tuple[PaymentState, str | None, str] | None:
+    """Return the state, the reason and the event that a verdict leads to; None for no change."""
+    change = settle(payment_in(state), verdict, claim=claim, now=NOW)
+    return None if change is None else (change.payment.state, change.payment.reason, change.event)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=str)
+@pytest.mark.parametrize("state", WAITING)
+def test_confirmed_money_succeeds_whatever_was_claimed(
+    state: PaymentState, claim: Claim | None
+) -> None:
+    change = settle(payment_in(state), paid(), claim=claim, now=NOW)
+
+    assert change is not None
+    assert change.is_success
+    assert not change.is_surplus
+    assert change.event == "confirmed"
+    assert change.payment.state is S.SUCCEEDED
+    assert change.payment.reason is None
+    assert change.payment.next_check_at is None
+    assert change.payment.gateway_payment_id == "bank_1"
+
+
+@pytest.mark.parametrize(
+    ("state", "event"),
+    [(S.FAILED, "confirmed_late"), (S.CANCELLED, "confirmed_late"), (S.ON_HOLD, "released")],
+)
+def test_money_that_comes_late_still_succeeds(state: PaymentState, event: str) -> None:
+    assert check(state, paid(), "paid") == (S.SUCCEEDED, None, event)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "reason"),
+    [
+        pytest.param(RISKY, "gateway_says_risky", id="risky"),
+        pytest.param(OTHER_AMOUNT, "amount_differs", id="other amount"),
+        pytest.param(OTHER_CURRENCY, "currency_differs", id="other currency"),
+    ],
+)
+@pytest.mark.parametrize("state", [*WAITING, S.FAILED, S.CANCELLED])
+def test_money_with_an_objection_is_held_and_not_announced(
+    state: PaymentState, verdict: Paid, reason: str
+) -> None:
+    change = settle(payment_in(state), verdict, claim="paid", now=NOW)
+
+    assert change is not None
+    assert not change.is_success
+    assert (change.payment.state, change.payment.reason) == (S.ON_HOLD, reason)
+    assert change.event == "held"
+
+
+@pytest.mark.parametrize("verdict", [RISKY, OTHER_AMOUNT, OTHER_CURRENCY])
+def test_the_same_objection_again_changes_nothing(verdict: Paid) -> None:
+    assert settle(payment_in(S.ON_HOLD), verdict, claim="paid", now=NOW) is None
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=str)
+def test_the_same_money_again_changes_nothing(claim: Claim | None) -> None:
+    assert settle(payment_in(S.SUCCEEDED), paid(), claim=claim, now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        pytest.param(paid(gateway_payment_id="bank_2", validation_id="val_2"), id="another charge"),
+        pytest.param(paid(is_repeated=True), id="the gateway says twice"),
+    ],
+)
+@pytest.mark.parametrize("state", [S.SUCCEEDED, S.ON_HOLD])
+def test_money_taken_twice_is_flagged_once_and_the_first_charge_stays_known(
+    state: PaymentState, verdict: Paid
+) -> None:
+    verdict = replace(verdict, is_risky=state is S.ON_HOLD)
+
+    change = settle(payment_in(state), verdict, claim="paid", now=NOW)
+
+    assert change is not None
+    assert change.is_surplus
+    assert not change.is_success
+    assert change.payment == replace(payment_in(state), reason="surplus_charge")
+    assert settle(change.payment, verdict, claim="paid", now=NOW) is None
+
+
+def test_a_good_charge_beside_a_held_one_succeeds_and_is_flagged() -> None:
+    change = settle(payment_in(S.ON_HOLD), paid(gateway_payment_id="bank_2"), claim="paid", now=NOW)
+
+    assert change is not None
+    assert change.is_success
+    assert change.is_surplus
+    assert change.payment.reason == "surplus_charge"
+
+
+def test_a_payment_that_was_charged_twice_from_the_start_succeeds_and_is_flagged() -> None:
+    change = settle(payment_in(S.PENDING), paid(is_repeated=True), claim="paid", now=NOW)
+
+    assert change is not None
+    assert change.is_success
+    assert change.is_surplus
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=str)
+@pytest.mark.parametrize("verdict", [DECLINED, CANCELLED, NOT_ATTEMPTED, GATEWAY_PENDING, UNKNOWN])
+@pytest.mark.parametrize("state", sorted(RESTING))
+def test_only_money_moves_a_payment_at_rest(
+    state: PaymentState, verdict: Verdict, claim: Claim | None
+) -> None:
+    assert settle(payment_in(state), verdict, claim=claim, now=NOW) is None
+
+
+TABLE: list[tuple[PaymentState, Verdict, Claim | None, tuple[PaymentState, str, str]]] = [
+    # The notice and the gateway agree: it is over.
+    *((S.PENDING, DECLINED, c, (S.FAILED, DECLINED.reason, "declined")) for c in ENDED),
+    *((S.PENDING, CANCELLED, c, (S.CANCELLED, CANCELLED.reason, "declined")) for c in ENDED),
+    (S.PENDING, NOT_ATTEMPTED, "failed", (S.FAILED, "notice_failed", "declined")),
+    (S.PENDING, NOT_ATTEMPTED, "expired", (S.FAILED, "notice_expired", "declined")),
+    (S.PENDING, NOT_ATTEMPTED, "cancelled", (S.CANCELLED, "notice_cancelled", "declined")),
+    (S.UNKNOWN, DECLINED, "failed", (S.FAILED, DECLINED.reason, "declined")),
+    # The gateway alone: on its page the customer may try again.
+    (S.PENDING, DECLINED, None, (S.PENDING, f"declined_once:{DECLINED.reason}", "checked")),
+    (S.PENDING, DECLINED, "paid", (S.PENDING, f"declined_once:{DECLINED.reason}", "checked")),
+    (S.UNKNOWN, DECLINED, None, (S.PENDING, f"declined_once:{DECLINED.reason}", "checked")),
+    (S.PROCESSING, DECLINED, None, (S.PENDING, f"declined_once:{DECLINED.reason}", "checked")),
+    # Nobody has acted yet.
+    (S.CREATED, NOT_ATTEMPTED, None, (S.CREATED, "not_attempted", "checked")),
+    (S.PENDING, NOT_ATTEMPTED, None, (S.PENDING, "not_attempted", "checked")),
+    (S.UNKNOWN, NOT_ATTEMPTED, None, (S.PENDING, "not_attempted", "checked")),
+    (S.PENDING, GATEWAY_PENDING, "failed", (S.PENDING, "gateway_pending", "checked")),
+    # A notice says paid, and the gateway does not say so yet.
+    (S.CREATED, UNKNOWN, "paid", (S.PROCESSING, "timeout", "checked")),
+    (S.PENDING, UNKNOWN, "paid", (S.PROCESSING, "timeout", "checked")),
+    (S.PENDING, GATEWAY_PENDING, "paid", (S.PROCESSING, "gateway_pending", "checked")),
+    (S.PENDING, NOT_ATTEMPTED, "paid", (S.PROCESSING, "not_attempted", "checked")),
+    (S.UNKNOWN, UNKNOWN, "paid", (S.PROCESSING, "timeout", "checked")),
+    (S.PROCESSING, UNKNOWN, None, (S.PROCESSING, "timeout", "checked")),
+    # A notice says it failed, and the gateway says nothing: doubt, not failure.
+    *((S.PENDING, UNKNOWN, c, (S.PROCESSING, "timeout", "checked")) for c in ENDED),
+    # Nothing is known, nothing changes.
+    (S.CREATED, UNKNOWN, None, (S.CREATED, "timeout", "checked")),
+    (S.PENDING, UNKNOWN, None, (S.PENDING, "timeout", "checked")),
+    (S.UNKNOWN, UNKNOWN, None, (S.UNKNOWN, "timeout", "checked")),
+]
+
+
+@pytest.mark.parametrize(("state", "verdict", "claim", "expected"), TABLE, ids=str)
+def test_a_waiting_payment_follows_the_table(
+    state: PaymentState,
+    verdict: Verdict,
+    claim: Claim | None,
+    expected: tuple[PaymentState, str, str],
+) -> None:
+    assert check(state, verdict, claim) == expected
+
+
+@pytest.mark.parametrize(
+    ("verdict", "reason"),
+    [
+        (DECLINED, DECLINED.reason),
+        (CANCELLED, CANCELLED.reason),
+        (NOT_ATTEMPTED, "never_attempted"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("state", [S.CREATED, S.PENDING, S.UNKNOWN])
+def test_a_payment_without_money_fails_when_its_time_is_over(
+    state: PaymentState, verdict: Verdict, reason: str
+) -> None:
+    payment = payment_in(state, expires_at=NOW)
+
+    change = settle(payment, verdict, claim=None, now=NOW)
+
+    assert change is not None
+    assert (change.payment.state, change.payment.reason) == (S.FAILED, reason)
+    assert change.event == "expired"
+
+
+@pytest.mark.parametrize("verdict", [UNKNOWN, GATEWAY_PENDING], ids=str)
+def test_a_doubt_is_never_ended_by_time(verdict: Verdict) -> None:
+    payment = payment_in(S.PENDING, expires_at=NOW - timedelta(days=30))
+
+    change = settle(payment, verdict, claim=None, now=NOW)
+
+    assert change is not None
+    assert change.payment.state not in RESTING
+
+
+def test_a_confirmation_that_stays_out_is_asked_for_five_times_and_then_ever_more_rarely() -> None:
+    change = settle(payment_in(S.PENDING), UNKNOWN, claim="paid", now=NOW)
+    waits = []
+    while change is not None and change.payment.state is S.PROCESSING:
+        assert change.payment.next_check_at is not None
+        waits.append(change.payment.next_check_at - NOW)
+        change = settle(change.payment, UNKNOWN, claim=None, now=NOW)
+
+    assert tuple(waits) == CONFIRMATION_DELAYS
+    assert change is not None
+    assert change.event == "confirmation_stays_out"
+    assert change.payment.state is S.UNKNOWN
+    assert change.payment.next_check_at == NOW + timedelta(seconds=30)
+
+
+verdicts = st.one_of(
+    st.builds(
+        paid,
+        amount=st.sampled_from([PRICE, OTHER_AMOUNT.amount, OTHER_CURRENCY.amount]),
+        gateway_payment_id=st.sampled_from(["bank_1", "bank_2"]),
+        is_risky=st.booleans(),
+        is_repeated=st.booleans(),
+    ),
+    st.builds(Declined, st.text(max_size=300), st.booleans()),
+    st.builds(Pending, st.sampled_from(["not_attempted", "gateway_pending"])),
+    st.builds(Unknown, st.just("timeout")),
+)
+steps = st.tuples(verdicts, st.sampled_from(CLAIMS), st.integers(0, 30 * 3600))
+
+
+@given(st.sampled_from(WAITING), st.lists(steps, max_size=20))
+def test_along_every_story_the_rules_of_a_payment_hold(
+    state: PaymentState, story: list[tuple[Verdict, Claim | None, int]]
+) -> None:
+    payment, now, successes = payment_in(state), NOW, 0
+    for verdict, claim, seconds in story:
+        now += timedelta(seconds=seconds)
+        change = settle(payment, verdict, claim=claim, now=now)
+        if change is None:
+            continue
+        after = change.payment
+        assert after.state is payment.state or after.state in TRANSITIONS[payment.state]
+        assert (after.state in RESTING) == (after.next_check_at is None)
+        assert after.next_check_at is None or after.next_check_at > now
+        assert (after.id, after.amount, after.reference) == (
+            payment.id,
+            payment.amount,
+            payment.reference,
+        )
+        assert not change.is_success or after.state is S.SUCCEEDED
+        assert after.state is not S.SUCCEEDED or isinstance(verdict, Paid)
+        successes += change.is_success
+        payment = after
+
+    assert successes == (payment.state is S.SUCCEEDED)
