@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from shared.errors import TransientError
+
+#: A flush of as many items means full load.
+FULL_LOAD_SIZE: Final = 100
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,7 +29,8 @@ class Batcher(Generic[T, R]):
             flushed alone, so that a poisonous one does not take its neighbours along.
         size_max: Most items of one flush.
         flushes_max: Most flushes in flight at once.
-        spacing_seconds: Least time between the starts of two flushes under load.
+        spacing_seconds: Least time between the starts of two flushes under full load. It grows to
+            that with the size of the last flush, so that little load is not slowed down.
     """
 
     def __init__(
@@ -70,7 +74,8 @@ class Batcher(Generic[T, R]):
                 batch = [self._waiting.popleft() for _ in range(count)]
                 await self._flush_batch(batch)
                 if self._spacing_seconds and 0 < len(self._waiting) < self._size_max:
-                    pause = started + self._spacing_seconds - loop.time()
+                    spacing = self._spacing_seconds * min(1.0, count / FULL_LOAD_SIZE)
+                    pause = started + spacing - loop.time()
                     if pause > 0:
                         await asyncio.sleep(pause)
         finally:

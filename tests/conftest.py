@@ -19,6 +19,7 @@ from deploy.local.services import SERVICE_NAMES, load_service
 from shared.clock import system_clock
 from shared.process import Core, open_core
 from tests.support.blocking import execute, run_blocking
+from tests.support.databases import fresh_database
 from tests.support.settings import service_settings
 
 #: How many databases a Redis has unless it is told otherwise.
@@ -79,11 +80,8 @@ def template_database(postgres: PostgresServer) -> str:
 @pytest.fixture
 def new_database(postgres: PostgresServer, template_database: str) -> Iterator[str]:
     """Make a database with every service's schema for one test; return its URL."""
-    name = f"test_{next(_numbers)}"
-    administration = postgres.url("postgres")
-    execute(administration, f"CREATE DATABASE {name} TEMPLATE {template_database}")
-    yield postgres.url(name)
-    execute(administration, f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh_database(postgres, template_database) as url:
+        yield url
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from deploy.local.arguments import add_data_directory
 from deploy.local.printing import console, plain
 from deploy.local.service_databases import environment_of, open_databases
 from deploy.local.story import Story, UnknownPaymentError, as_json, find_payment_id, tell
-from deploy.local.story_words import Entry, moment
+from deploy.local.story_words import Entry, moment, time_of_day
 
 TOLD: Final = 0
 UNKNOWN: Final = 1
@@ -66,28 +66,29 @@ def render(target: Console, story: Story) -> None:
     """Print the story as a table in the order of time, and how it stands."""
     target.print(Text(f"{story.payment_id}: {plain(story.summary)}", style="bold"))
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("Time", no_wrap=True)
+    table.add_column("Time (UTC)", no_wrap=True)
     table.add_column("Service", no_wrap=True)
     table.add_column("What happened")
-    table.add_column("State", no_wrap=True)
     state = None
     for entry in story.entries:
-        step = ""
-        if entry.state is not None:
-            step = entry.state if state in {None, entry.state} else f"{state} → {entry.state}"
+        sentence = _sentence(entry)
+        if entry.state not in {None, state}:
+            sentence = f"{f'{state} → ' if state else ''}{entry.state}: {sentence}"
             state = entry.state
-        table.add_row(moment(entry.at), entry.service, Text(_sentence(entry)), step)
+        table.add_row(moment(entry.at), entry.service, Text(sentence))
     target.print(table)
-    target.print(
-        Text(f"now: {story.now}, next: {plain(story.next)}, because: {plain(story.because)}")
-    )
+    outlook = f"now: {story.now}; next: {plain(story.next)}, because {plain(story.because)}"
+    target.print(Text(outlook, style="bold"))
 
 
 def _sentence(entry: Entry) -> str:
     """Put what, why and what next into one line."""
-    parts = [plain(entry.text)]
+    sentence = plain(entry.text)
     if entry.reason is not None:
-        parts.append(f"because: {plain(entry.reason)}")
+        sentence += f", because: {plain(entry.reason)}"
     if entry.next_at is not None:
-        parts.append(f"again at {moment(entry.next_at)}")
-    return "; ".join(parts)
+        is_same_day = entry.next_at.date() == entry.at.date()
+        sentence += (
+            f"; next at {time_of_day(entry.next_at) if is_same_day else moment(entry.next_at)}"
+        )
+    return sentence

@@ -187,7 +187,9 @@ def outlook(
         asked = "no answer so far" if reason is None else _REASONS.get(reason, reason)
         if _find(messages, NoticeReceived.name) is not None:
             asked = "a notice has come and is being checked"
-        return Outlook(state, f"the gateway is asked at {moment(payment['next_check_at'])}", asked)
+        return Outlook(
+            state, f"the gateway is asked at {moment(payment['next_check_at'])} UTC", asked
+        )
     if state != PaymentState.SUCCEEDED:
         rest = _RESTING_WORDS.get(state, "nothing: no time is set, which must not be")
         return Outlook(state, rest, reason or "no reason was written down")
@@ -205,7 +207,7 @@ def _outlook_of_success(
     now = "succeeded, not enrolled"
     waiting = _find(messages, PaymentSucceeded.name)
     if waiting is not None and waiting["parked_at"] is None:
-        again = f"its message is sent again at {moment(waiting['send_again_at'])}"
+        again = f"its message is sent again at {moment(waiting['send_again_at'])} UTC"
         return Outlook(now, again, "enrollment has not confirmed it yet")
     if waiting is not None:
         return Outlook(now, "an operator sends its message again", "the message is parked")
@@ -228,5 +230,10 @@ def _find(rows: Sequence[asyncpg.Record], name: str) -> asyncpg.Record | None:
 
 
 def moment(at: datetime) -> str:
-    """Write a time for people, to the millisecond."""
-    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"
+    """Write a time, which is in UTC like all of ours, for people."""
+    return f"{at:%Y-%m-%d} {time_of_day(at)}"
+
+
+def time_of_day(at: datetime) -> str:
+    """Write a time of day to the millisecond."""
+    return f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}"

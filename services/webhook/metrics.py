@@ -9,7 +9,7 @@ from prometheus_client import Counter
 RECEIVED: Final = Counter(
     "webhook_received_total",
     "Authentic notices by what they were: new, duplicate.",
-    ["gateway", "outcome"],
+    ["outcome"],
 )
 REJECTED: Final = Counter(
     "webhook_rejected_total", "Notices refused, by reason.", ["gateway", "reason"]

@@ -33,10 +33,8 @@ def make_runtime(core: Core, readers: Mapping[str, NoticeReader]) -> Runtime:
         async with core.database.connection() as connection:
             outgoing = await store.insert_events(connection, list(different.values()))
         core.publisher.publish(outgoing)
-        new = metrics.RECEIVED.labels(events[0].gateway, "new")
-        new.inc(len(outgoing))
-        metrics.RECEIVED.labels(events[0].gateway, "duplicate").inc(len(events) - len(outgoing))
+        metrics.RECEIVED.labels("new").inc(len(outgoing))
+        metrics.RECEIVED.labels("duplicate").inc(len(events) - len(outgoing))
         return [None] * len(events)
 
-    # Two commits in flight keep the log busy while the next batch gathers.
-    return Runtime(core, readers, Batcher(commit, flushes_max=2))
+    return Runtime(core, readers, Batcher(commit))

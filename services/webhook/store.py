@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from shared.contracts.subscriptions import SUBSCRIPTIONS
 from shared.contracts.webhook import NoticeReceived
@@ -24,9 +23,8 @@ PARTITIONED_TABLES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class InboundEvent:
-    """One verified notice with its raw body."""
+class InboundEvent(NamedTuple):
+    """One verified notice with its raw body. A tuple, because every webhook makes one."""
 
     gateway: str
     notice: Notice

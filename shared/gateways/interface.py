@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from shared.errors import PermanentError
 from shared.money import Money
@@ -110,8 +110,7 @@ class PaymentGateway(Protocol):
 Claim: TypeAlias = Literal["paid", "failed", "cancelled", "expired", "other"]
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """A verified notice. `event_key` and `event_day` are the same for each copy of it."""
 
     event_key: str

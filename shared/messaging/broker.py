@@ -103,6 +103,8 @@ class _WakefulConsumer(_RedisConsumer):
         super().__init__(broker, queue_name, prefetch, timeout)
         self._key = f"{broker.namespace}:{queue_name}"
         self._room = threading.Event()
+        #: The last fetch took all there was, so the next one would find nothing.
+        self._is_drained = False
 
     def ack(self, message: MessageProxy) -> None:
         try:
@@ -138,9 +140,11 @@ class _WakefulConsumer(_RedisConsumer):
             if room <= 0:
                 self._room.wait(BLOCK_SECONDS)
                 return None
-            self.message_cache = self.broker.do_fetch(self.queue_name, room)
-            if not self.message_cache:
+            if self._is_drained:
                 self.broker.client.blmove(self._key, self._key, BLOCK_SECONDS, "LEFT", "LEFT")
+            # Also after an empty wait: each fetch is a heartbeat, and may find a dead worker's work.
+            self.message_cache = self.broker.do_fetch(self.queue_name, room)
+            self._is_drained = len(self.message_cache) < room
             self.broker.heard_at = time.monotonic()
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error

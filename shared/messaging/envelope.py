@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 import orjson
@@ -18,8 +17,7 @@ ITEMS_MAX: Final = 100
 RECEIPT_IDS_MAX: Final = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """One row of the outbox, ready to be sent; `payload` is its JSON text."""
 
     id: int
@@ -29,8 +27,7 @@ class Outgoing:
     traceparent: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(NamedTuple):
     """One message as it came out of a batch, not yet checked against its contract."""
 
     id: int

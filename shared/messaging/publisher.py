@@ -24,14 +24,20 @@ from shared.messaging.redis_client import UNAVAILABLE
 
 log = structlog.get_logger()
 
-#: Under load, least time between two publications: fuller messages for 3 ms of latency.
-SPACING_SECONDS: Final = 0.003
+#: Under full load, least time between two publications: fuller messages for 30 ms of latency.
+SPACING_SECONDS: Final = 0.03
 
 #: Nobody waits for a receipt, so they may gather longer.
 RECEIPT_SPACING_SECONDS: Final = 0.05
 
 #: Messages that may wait for publication when Redis hangs; more are left to the outbox.
 WAITING_MAX: Final = 20_000
+
+#: Longest time a stop waits for what is to be published; the outboxes send the rest.
+CLOSE_SECONDS: Final = 1.0
+
+#: Messages one publication takes.
+PUBLICATION_SIZE_MAX: Final = 1_000
 
 
 def namespace(service: str) -> str:
@@ -46,7 +52,9 @@ class Publisher:
         self._client = client
         self._service = service
         self._messages: Batcher[Outgoing, None] = Batcher(
-            self._flush_messages, size_max=1_000, spacing_seconds=SPACING_SECONDS
+            self._flush_messages,
+            size_max=PUBLICATION_SIZE_MAX,
+            spacing_seconds=SPACING_SECONDS,
         )
         self._receipts: Batcher[tuple[str, int], None] = Batcher(
             self._flush_receipts,
@@ -54,6 +62,7 @@ class Publisher:
             spacing_seconds=RECEIPT_SPACING_SECONDS,
         )
         self._is_failing = False
+        self._has_given_up = False
 
     def publish(self, items: Iterable[Outgoing]) -> None:
         """Queue messages for publication; what does not get through, the outbox sends again."""
@@ -70,27 +79,39 @@ class Publisher:
 
     async def send(self, items: Sequence[Outgoing]) -> bool:
         """Publish now, and tell whether Redis took it all. For the relay."""
-        by_queue: defaultdict[str, list[Outgoing]] = defaultdict(list)
+        by_receiver: defaultdict[str, defaultdict[str, list[Outgoing]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
         for item in items:
-            by_queue[item.queue].append(item)
+            by_receiver[queue_owner(item.queue)][item.queue].append(item)
         arrived = True
-        for queue, queued in by_queue.items():
+        for receiver, queues in by_receiver.items():
             bodies = [
-                encode_batch(queue, self._service, queued[start : start + ITEMS_MAX])
+                (queue, *encode_batch(queue, self._service, queued[start : start + ITEMS_MAX]))
+                for queue, queued in queues.items()
                 for start in range(0, len(queued), ITEMS_MAX)
             ]
-            if await self._push(queue, bodies):
-                metrics.MESSAGES_PUBLISHED.labels(queue).inc(len(queued))
-            else:
-                metrics.PUBLICATIONS_FAILED.labels(queue).inc(len(queued))
-                arrived = False
+            is_taken = await self._push(receiver, bodies)
+            counter = metrics.MESSAGES_PUBLISHED if is_taken else metrics.PUBLICATIONS_FAILED
+            for queue, queued in queues.items():
+                counter.labels(queue).inc(len(queued))
+            arrived = arrived and is_taken
         return arrived
 
     async def close(self) -> None:
-        """Send what waits; bounded by the client's time-outs."""
+        """Send what waits, within `CLOSE_SECONDS` and the client's time-outs."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._drain()
+        except TimeoutError:
+            log.warning("publication_given_up", after_seconds=CLOSE_SECONDS)
+            self._has_given_up = True
+            await self._drain()
+        await self._client.aclose()
+
+    async def _drain(self) -> None:
         await self._messages.drain()
         await self._receipts.drain()
-        await self._client.aclose()
 
     async def _flush_messages(self, items: Sequence[Outgoing]) -> Sequence[None]:
         await self.send(items)
@@ -102,32 +123,35 @@ class Publisher:
             by_sender[sender].append(message_id)
         for sender, ids in by_sender.items():
             queue = receipts_queue(sender)
-            await self._push(queue, [encode_receipt(queue, ids)])
+            await self._push(sender, [(queue, *encode_receipt(queue, ids))])
         return [None] * len(items)
 
-    async def _push(self, queue: str, bodies: Sequence[tuple[str, bytes]]) -> bool:
-        """Put Dramatiq messages on a queue in one MULTI, bodies before ids.
+    async def _push(self, receiver: str, bodies: Sequence[tuple[str, str, bytes]]) -> bool:
+        """Put Dramatiq messages (queue, id, body) on a service's queues in one MULTI, bodies first.
 
         Tried twice: after a restart of Redis the first command on a pooled connection fails.
         A push whose answer was lost may be repeated; receivers take a duplicate as a success.
         """
-        key = f"{namespace(queue_owner(queue))}:{queue}"
+        if self._has_given_up:
+            return False
+        prefix = namespace(receiver)
         for is_last_try in (False, True):
             try:
                 async with asyncio.timeout(2), self._client.pipeline(transaction=True) as pipe:
-                    pipe.hset(f"{key}.msgs", mapping=dict(bodies))
-                    pipe.rpush(key, *(message_id for message_id, _ in bodies))
+                    for queue, message_id, body in bodies:
+                        pipe.hset(f"{prefix}:{queue}.msgs", message_id, body)
+                        pipe.rpush(f"{prefix}:{queue}", message_id)
                     await pipe.execute()
             except UNAVAILABLE as error:
                 if is_last_try:
-                    self._note_failure(queue, error)
+                    self._note_failure(receiver, error)
                     return False
             else:
                 self._is_failing = False
                 return True
         raise AssertionError("unreachable: the last try returns")
 
-    def _note_failure(self, queue: str, error: BaseException) -> None:
+    def _note_failure(self, receiver: str, error: BaseException) -> None:
         if not self._is_failing:  # One line an episode; the metric counts every message.
-            log.warning("publication_failed", queue=queue, error=type(error).__name__)
+            log.warning("publication_failed", receiver=receiver, error=type(error).__name__)
         self._is_failing = True

@@ -78,8 +78,11 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = json_response(body, status=500)
     response.headers["X-Request-Id"] = request_id
     resource = request.match_info.route.resource
-    route = resource.canonical if resource is not None else "none"
-    _observer(route, request.method, response.status)(time.perf_counter() - started)
+    if resource is None:  # Then the method may be anything, and would make labels without end.
+        route = method = "none"
+    else:
+        route, method = resource.canonical, request.method
+    _observer(route, method, response.status)(time.perf_counter() - started)
     return response
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 from tests.benchmark import report
 from tests.benchmark.errors import BenchmarkError
@@ -34,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no scenario begins with {options.only}; there are {', '.join(SCENARIOS)}")
         return 2
     sides = [side for side in SIDES if not options.side or side in options.side]
-    # Ended from outside, stop what was started as well as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt_once)
     try:
         samples, versions = _measure(names, sides, size, repetitions)
     except BenchmarkError as error:
@@ -93,6 +94,16 @@ def _measure(
                         samples.append(sample)
                         print(_progress(sample), flush=True)
     return samples, versions
+
+
+def _interrupt_once(number: int, _frame: FrameType | None) -> None:
+    """Begin to stop at the first signal, and let no other one cut the stopping short.
+
+    Two come close together when a whole process group is signalled, as `timeout` does.
+    """
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _make_side(name: str, servers: Servers, directory: Path, files: PeerFiles) -> Side:

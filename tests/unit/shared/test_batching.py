@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from shared.batching import Batcher
+from shared.batching import FULL_LOAD_SIZE, Batcher
 from shared.errors import DatabaseUnavailableError
 
 #: Longer than any of these tests should take; a lost wake-up must fail, not hang.
@@ -160,22 +160,41 @@ async def test_who_no_longer_waits_does_not_disturb_the_others(flush: Flush) -> 
     assert await asyncio.wait_for(waiting, DEADLINE_SECONDS) == "B"
 
 
-async def test_flushes_are_spaced_only_while_items_wait(flush: Flush) -> None:
+async def test_after_a_full_flush_the_next_is_spaced_if_items_wait(flush: Flush) -> None:
     spacing_seconds = 0.05
     batcher = Batcher(flush, spacing_seconds=spacing_seconds)
-
-    await asyncio.wait_for(batcher.submit("a"), DEADLINE_SECONDS)
     flush.gate.clear()
-    first = batcher.submit("b")  # Soon after the one before, but nothing was waiting.
-    await turn()
-    assert flush.batches == [["a"], ["b"]]
 
-    second = batcher.submit("c")
+    first = [batcher.submit("a") for _ in range(FULL_LOAD_SIZE)]
+    await turn()
+    second = batcher.submit("b")
     flush.gate.set()
-    await asyncio.wait_for(asyncio.gather(first, second), DEADLINE_SECONDS)
+    await asyncio.wait_for(asyncio.gather(*first, second), DEADLINE_SECONDS)
 
     # The loop's clock may be one tick of its resolution early.
-    assert flush.started_at[2] - flush.started_at[1] >= spacing_seconds * 0.9
+    assert flush.started_at[1] - flush.started_at[0] >= spacing_seconds * 0.9
+
+
+async def test_after_a_small_flush_the_next_waits_a_small_part_of_the_spacing(
+    flush: Flush,
+) -> None:
+    batcher = Batcher(flush, spacing_seconds=DEADLINE_SECONDS)
+    flush.gate.clear()
+
+    first = batcher.submit("a")
+    await turn()
+    second = batcher.submit("b")
+    flush.gate.set()
+
+    await asyncio.wait_for(asyncio.gather(first, second), DEADLINE_SECONDS / 2)
+
+
+async def test_after_a_flush_with_nobody_waiting_the_next_is_not_spaced(flush: Flush) -> None:
+    batcher = Batcher(flush, spacing_seconds=60)
+    items = [batcher.submit("a") for _ in range(FULL_LOAD_SIZE)]
+    await asyncio.wait_for(asyncio.gather(*items), DEADLINE_SECONDS)
+
+    await asyncio.wait_for(batcher.submit("b"), DEADLINE_SECONDS)
 
 
 async def test_a_full_batch_does_not_wait_for_the_spacing(flush: Flush) -> None:

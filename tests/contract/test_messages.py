@@ -1,0 +1,173 @@
+"""The contracts between services: what a message looks like, and that somebody receives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+
+from deploy.local.services import WORKER_NAMES, load_service
+from services.enrollment.settings import EnrollmentSettings
+from services.payments.settings import PaymentsSettings
+from services.webhook.settings import WebhookSettings
+from shared.contracts.base import MalformedMessageError, Message
+from shared.contracts.payments import CheckoutOpened, PaymentSucceeded
+from shared.contracts.snapshots import DIRECTORY, render
+from shared.contracts.subscriptions import (
+    MESSAGES,
+    SENDERS,
+    SUBSCRIPTIONS,
+    queue_owner,
+    queues_of,
+    receipts_queue,
+)
+from shared.contracts.webhook import NoticeReceived
+from shared.messaging import consumption
+from shared.messaging.broker import SluiceBroker
+from shared.messaging.receiver import Receiver
+from shared.settings import ServiceSettings
+from tests.support.settings import STORE_ID, STORE_PASSWORD
+
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+EXAMPLES: dict[type[Message], Message] = {
+    NoticeReceived: NoticeReceived(
+        gateway="sslcommerz",
+        reference="att_1",
+        claim="paid",
+        validation_id="val_1",
+        amount=115_000,
+        currency="BDT",
+        received_at=NOW,
+    ),
+    CheckoutOpened: CheckoutOpened(
+        payment_id="pay_1", reference="att_1", return_url="https://shop.example/back"
+    ),
+    PaymentSucceeded: PaymentSucceeded(
+        payment_id="pay_1",
+        customer_id="cus_1",
+        product_id="course_1",
+        amount=115_000,
+        currency="BDT",
+        noticed_at=NOW,
+    ),
+}
+
+
+def test_every_message_has_a_snapshot_and_every_snapshot_a_message() -> None:
+    assert {path.stem for path in DIRECTORY.glob("*.json")} == set(MESSAGES)
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_message_is_still_what_its_snapshot_says(name: str) -> None:
+    snapshot = (DIRECTORY / f"{name}.json").read_text(encoding="utf-8")
+
+    assert render(name) == snapshot, "a changed message needs a new version, not a new snapshot"
+
+
+@pytest.mark.parametrize("kind", SUBSCRIPTIONS)
+def test_a_message_is_read_as_it_was_written(kind: type[Message]) -> None:
+    assert kind.decode(orjson.loads(EXAMPLES[kind].encode())) == EXAMPLES[kind]
+
+
+@pytest.mark.parametrize("kind", SUBSCRIPTIONS)
+def test_a_message_with_another_field_is_refused_by_the_name_of_the_field(
+    kind: type[Message],
+) -> None:
+    payload = {**orjson.loads(EXAMPLES[kind].encode()), "surplus": "a value"}
+
+    with pytest.raises(MalformedMessageError, match="surplus") as caught:
+        kind.decode(payload)
+
+    assert "a value" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", SUBSCRIPTIONS)
+def test_a_message_goes_to_a_queue_of_the_service_that_subscribed(kind: type[Message]) -> None:
+    assert SUBSCRIPTIONS[kind]
+    for subscription in SUBSCRIPTIONS[kind]:
+        assert subscription.route(EXAMPLES[kind]) in subscription.queues
+        assert {queue_owner(queue) for queue in subscription.queues} == {subscription.service}
+
+
+def test_no_two_messages_share_a_queue_and_no_queue_takes_a_name_that_dramatiq_reserves() -> None:
+    queues = [
+        queue
+        for subscriptions in SUBSCRIPTIONS.values()
+        for subscription in subscriptions
+        for queue in subscription.queues
+    ] + [receipts_queue(sender) for sender in SENDERS]
+
+    assert len(queues) == len(set(queues))
+    assert not [queue for queue in queues if queue.endswith((".DQ", ".XQ"))]
+
+
+@dataclass
+class Opened:
+    """What a worker has declared."""
+
+    brokers: list[SluiceBroker] = field(default_factory=list)
+    kinds: set[type[Message]] = field(default_factory=set)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """Remember the broker and the handlers of the worker that the test opens."""
+    seen = Opened()
+
+    class RememberedBroker(SluiceBroker):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+            seen.brokers.append(self)
+
+    class RememberedReceiver(Receiver):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+            seen.kinds |= set(self._handlers)
+
+    monkeypatch.setattr(consumption, "SluiceBroker", RememberedBroker)
+    monkeypatch.setattr(consumption, "Receiver", RememberedReceiver)
+    return seen
+
+
+def worker_settings(service: str, database_url: str, redis_url: str) -> ServiceSettings:
+    store = {"sslcommerz_store_id": STORE_ID, "sslcommerz_store_password": STORE_PASSWORD}
+    match service:
+        case "enrollment":
+            return EnrollmentSettings(database_url=database_url, redis_url=redis_url)
+        case "payments":
+            return PaymentsSettings(database_url=database_url, redis_url=redis_url, **store)  # type: ignore[arg-type]
+        case _:
+            return WebhookSettings(database_url=database_url, redis_url=redis_url, **store)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("service", WORKER_NAMES)
+async def test_a_worker_declares_and_handles_what_its_service_subscribed_to_and_no_more(
+    service: str, new_database: str, redis_url: str, opened: Opened
+) -> None:
+    worker_part = load_service(service).worker_part
+    assert worker_part is not None
+
+    async with worker_part(worker_settings(service, new_database, redis_url)) as part:
+        (broker,) = opened.brokers
+        assert broker.get_declared_queues() == queues_of(service)
+        assert broker.get_declared_actors() == queues_of(service)
+        assert {actor.queue_name for actor in broker.actors.values()} == queues_of(service)
+        assert opened.kinds == {
+            kind
+            for kind, subscriptions in SUBSCRIPTIONS.items()
+            if service in {subscription.service for subscription in subscriptions}
+        }
+        assert part.problems() == []
+
+
+def test_every_subscriber_is_a_service_with_a_worker() -> None:
+    subscribers = {
+        subscription.service
+        for subscriptions in SUBSCRIPTIONS.values()
+        for subscription in subscriptions
+    }
+
+    assert subscribers | SENDERS <= set(WORKER_NAMES)

@@ -1,0 +1,50 @@
+"""docs/metrics.md lists every metric that the code declares, and no other."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from tests.support.modules import REPOSITORY, module_names
+
+DOCUMENT = REPOSITORY / "docs" / "metrics.md"
+
+#: | `name` | type | `label`, `label` | meaning | alert |
+ROW = re.compile(r"\| `(?P<name>\w+)` \| (?P<type>\w+) \|(?P<labels>[^|]*)\|")
+
+UNITS = ("_seconds", "_total", "_bytes", "_messages", "dead_letters", "messages_in_hand")
+
+
+def declared() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return type and labels of every metric that is a module's constant, by its full name."""
+    metrics = {}
+    for name in module_names():
+        for value in vars(importlib.import_module(name)).values():
+            if isinstance(value, MetricWrapperBase):
+                suffix = "_total" if value._type == "counter" else ""
+                metrics[value._name + suffix] = (str(value._type), tuple(value._labelnames))
+    return metrics
+
+
+def documented() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return what the tables of the document say."""
+    return {
+        row["name"]: (row["type"], tuple(re.findall(r"`(\w+)`", row["labels"])))
+        for row in ROW.finditer(DOCUMENT.read_text(encoding="utf-8"))
+    }
+
+
+def test_code_and_document_list_the_same_metrics_with_the_same_labels() -> None:
+    assert documented() == declared()
+
+
+def test_every_name_ends_in_its_unit() -> None:
+    assert [name for name in declared() if not name.endswith(UNITS)] == []
+
+
+def test_no_label_can_hold_an_id() -> None:
+    labels = {label for _, names in declared().values() for label in names}
+
+    assert not {label for label in labels if label == "id" or label.endswith(("_id", "reference"))}

@@ -1,0 +1,103 @@
+"""A gateway in memory that answers as SSLCommerz does, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+from shared.gateways.interface import (
+    CheckoutOpened,
+    CheckoutOrder,
+    CheckoutRefused,
+    CheckoutUnknown,
+    Declined,
+    Paid,
+    Pending,
+    Unknown,
+    Verdict,
+)
+from shared.money import Money
+
+
+@dataclass
+class FakeGateway:
+    """One store. What a customer does is done by `charge` and `decline`."""
+
+    name: str = "sslcommerz"
+    orders: list[CheckoutOrder] = field(default_factory=list)
+    #: (operation, reference) of every question.
+    questions: list[tuple[str, str]] = field(default_factory=list)
+    #: Answers to the next orders; without one the page is opened.
+    next_openings: list[CheckoutRefused | CheckoutUnknown] = field(default_factory=list)
+    #: It answers no question, as during an outage.
+    is_silent: bool = False
+    #: Cleared, it lets every call wait.
+    is_answering: asyncio.Event = field(default_factory=asyncio.Event)
+    _paid: defaultdict[str, list[Paid]] = field(default_factory=lambda: defaultdict(list))
+    _declined: dict[str, Declined] = field(default_factory=dict)
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self.is_answering.set()
+
+    def charge(
+        self, reference: str, *, amount: Money | None = None, is_risky: bool = False
+    ) -> Paid:
+        """Let the customer pay what was asked for, or another amount; return what confirms it."""
+        ordered = next(order.amount for order in self.orders if order.reference == reference)
+        number = next(self._numbers)
+        paid = Paid(
+            reference=reference,
+            amount=amount or ordered,
+            validation_id=f"val_{number}",
+            gateway_payment_id=f"bank_{number}",
+            is_risky=is_risky,
+        )
+        self._paid[reference].append(paid)
+        return paid
+
+    def approve(self, reference: str) -> None:
+        """Take back the doubt about what was paid under a reference."""
+        self._paid[reference] = [replace(paid, is_risky=False) for paid in self._paid[reference]]
+
+    def decline(self, reference: str, reason: str = "no funds", *, cancelled: bool = False) -> None:
+        """Let the customer's try fail, or let them give up."""
+        self._declined[reference] = Declined(reason, is_cancelled=cancelled)
+
+    def refusal(self, amount: Money) -> str | None:
+        return None if amount.currency == "BDT" else "this gateway takes BDT"
+
+    async def open_checkout(
+        self, order: CheckoutOrder
+    ) -> CheckoutOpened | CheckoutRefused | CheckoutUnknown:
+        assert order.reference not in {each.reference for each in self.orders}
+        self.orders.append(order)
+        await self.is_answering.wait()
+        if self.next_openings:
+            return self.next_openings.pop(0)
+        return CheckoutOpened(f"https://gateway.example/pay/{order.reference}", "session_1")
+
+    async def confirm(self, reference: str, validation_id: str) -> Verdict:
+        if unknown := await self._ask("confirm", reference):
+            return unknown
+        found = [
+            each for all_ in self._paid.values() for each in all_
+            if each.validation_id == validation_id
+        ]  # fmt: skip
+        if not found:
+            return Unknown("invalid_transaction")
+        return found[0] if found[0].reference == reference else Unknown("reference_differs")
+
+    async def look_up(self, reference: str) -> Verdict:
+        if unknown := await self._ask("look_up", reference):
+            return unknown
+        if paid := self._paid.get(reference):
+            return replace(paid[0], is_repeated=len(paid) > 1)
+        return self._declined.get(reference, Pending("not_attempted"))
+
+    async def _ask(self, operation: str, reference: str) -> Unknown | None:
+        self.questions.append((operation, reference))
+        await self.is_answering.wait()
+        return Unknown("timeout") if self.is_silent else None
