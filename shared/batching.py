@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from shared.errors import TransientError
-
-#: A flush of as many items means full load.
-FULL_LOAD_SIZE: Final = 100
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,8 +26,9 @@ class Batcher(Generic[T, R]):
             flushed alone, so that a poisonous one does not take its neighbours along.
         size_max: Most items of one flush.
         flushes_max: Most flushes in flight at once.
-        spacing_seconds: Least time between the starts of two flushes under full load. It grows to
-            that with the size of the last flush, so that little load is not slowed down.
+        spacing_seconds: Least time between the starts of two flushes while items keep coming.
+        full_load_size: The spacing grows to its full length with the size of the last flush, so
+            that little load is hardly slowed down.
     """
 
     def __init__(
@@ -40,11 +38,13 @@ class Batcher(Generic[T, R]):
         size_max: int = 100,
         flushes_max: int = 1,
         spacing_seconds: float = 0.0,
+        full_load_size: int = 1,
     ) -> None:
         self._flush = flush
         self._size_max = size_max
         self._flushes_max = flushes_max
         self._spacing_seconds = spacing_seconds
+        self._full_load_size = full_load_size
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._runners: set[asyncio.Task[None]] = set()
 
@@ -74,7 +74,7 @@ class Batcher(Generic[T, R]):
                 batch = [self._waiting.popleft() for _ in range(count)]
                 await self._flush_batch(batch)
                 if self._spacing_seconds and 0 < len(self._waiting) < self._size_max:
-                    spacing = self._spacing_seconds * min(1.0, count / FULL_LOAD_SIZE)
+                    spacing = self._spacing_seconds * min(1.0, count / self._full_load_size)
                     pause = started + spacing - loop.time()
                     if pause > 0:
                         await asyncio.sleep(pause)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
@@ -26,6 +27,12 @@ from tests.support.settings import service_settings
 REDIS_DATABASES = 16
 
 _numbers = itertools.count(1)
+
+# How long an example takes says something about the machine and its load, nothing about the code.
+hypothesis.settings.register_profile(
+    "sluice", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("sluice")
 
 
 @pytest.fixture(scope="session")

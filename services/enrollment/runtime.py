@@ -37,13 +37,15 @@ async def open_runtime(core: Core) -> AsyncIterator[Runtime]:
 
 
 async def _grant(core: Core, grants: Sequence[Grant]) -> None:
-    """Give a batch of payments their effect in one commit; repeating it changes nothing."""
+    """Give a batch of payments their effect; repeating it, in whole or in part, changes nothing."""
     ordered = sorted(grants, key=lambda grant: (grant.customer_id, grant.product_id, grant.id))
-    async with core.database.transaction() as connection:
+    async with core.database.connection() as connection:
         granted = await store.insert_grants(connection, ordered)
-        effects: dict[str, str] = dict.fromkeys(granted, PaymentEffect.GRANTED)
-        for grant in ordered:
-            if grant.payment_id not in granted:
+    effects: dict[str, str] = dict.fromkeys(granted, PaymentEffect.GRANTED)
+    refused = [grant for grant in ordered if grant.payment_id not in granted]
+    if refused:
+        async with core.database.transaction() as connection:
+            for grant in refused:
                 effects[grant.payment_id] = await _grant_again(connection, grant)
     for effect in effects.values():
         metrics.PAYMENTS.labels(effect).inc()

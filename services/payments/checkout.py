@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-import structlog
 from opentelemetry.trace import SpanKind
 
 from services.payments import metrics, store
@@ -35,8 +34,6 @@ from shared.gateways.interface import (
 from shared.identifiers import is_id, new_id
 from shared.messaging import outbox
 from shared.money import Money
-
-log = structlog.get_logger()
 
 #: First look at a payment after its creation, should no notice come.
 FIRST_CHECK_DELAY: Final = POLL_DELAYS[0]
@@ -174,8 +171,14 @@ async def _open_checkout(
         result = await gateway.open_checkout(order)
     async with runtime.core.database.transaction() as connection:
         payment = (await store.find_by_ids(connection, [attempt.payment_id]))[attempt.payment_id]
-        change, messages = _record_checkout(runtime, payment, attempt, result, purchase)
-        saved = await store.save_changes(connection, [change], runtime.core.clock())
+        change, message = _record_checkout(runtime, payment, attempt, result, purchase)
+        announcements = {payment.id: (message, traceparent)} if message is not None else {}
+        saved, outgoing = await store.save_and_announce(
+            connection, [change], announcements, runtime.core.clock()
+        )
+        if not saved:
+            # A notice was faster than our own answer and has decided more than we could.
+            outgoing = await outbox.append(connection, list(announcements.values()))
         if isinstance(result, CheckoutOpened):
             await store.save_attempt(
                 connection,
@@ -186,13 +189,9 @@ async def _open_checkout(
             )
         elif isinstance(result, CheckoutRefused):
             await store.save_attempt(connection, attempt.reference, state="refused")
-        outgoing = await outbox.append(connection, [(message, traceparent) for message in messages])
     runtime.core.publisher.publish(outgoing)
     outcome = type(result).__name__.removeprefix("Checkout").lower()
     metrics.CREATED.labels(gateway.name, outcome).inc()
-    if not saved:
-        # A notice was faster than our own answer and has decided more than we could.
-        log.info("payment_moved_on", payment_id=attempt.payment_id)
     if isinstance(result, CheckoutRefused):
         raise GatewayRefusedError(
             f"the gateway refused: {result.reason}", details={"paymentId": attempt.payment_id}
@@ -210,7 +209,7 @@ def _record_checkout(
     attempt: store.Attempt,
     result: CheckoutOpened | CheckoutRefused | CheckoutUnknown,
     purchase: Purchase,
-) -> tuple[Change, list[Message]]:
+) -> tuple[Change, Message | None]:
     now = runtime.core.clock()
     match result:
         case CheckoutOpened():
@@ -221,16 +220,14 @@ def _record_checkout(
                 else payment.state,
                 reason="customer_must_pay",
             )
-            messages: list[Message] = []
-            if purchase.return_url is not None:
-                messages.append(
-                    contract.CheckoutOpened(
-                        payment_id=payment.id,
-                        reference=attempt.reference,
-                        return_url=purchase.return_url,
-                    )
-                )
-            return Change(opened, "checkout_opened"), messages
+            if purchase.return_url is None:
+                return Change(opened, "checkout_opened"), None
+            message = contract.CheckoutOpened(
+                payment_id=payment.id,
+                reference=attempt.reference,
+                return_url=purchase.return_url,
+            )
+            return Change(opened, "checkout_opened"), message
         case CheckoutRefused():
             failed = replace(
                 payment,
@@ -238,7 +235,7 @@ def _record_checkout(
                 reason=f"gateway_refused:{result.reason}"[:300],
                 next_check_at=None,
             )
-            return Change(failed, "checkout_refused"), []
+            return Change(failed, "checkout_refused"), None
         case CheckoutUnknown():
             state = next_state(payment.state, PaymentState.UNKNOWN)
             unknown = replace(
@@ -247,4 +244,4 @@ def _record_checkout(
                 reason=f"checkout_unknown:{result.reason}"[:300],
                 next_check_at=next_check_at(state, payment.checks_made, now),
             )
-            return Change(unknown, "checkout_unknown"), []
+            return Change(unknown, "checkout_unknown"), None

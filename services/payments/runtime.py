@@ -15,12 +15,10 @@ from services.payments.domain.settlement import Change, settle
 from services.payments.domain.state_machine import RESTING
 from services.payments.settings import PaymentsSettings
 from shared.batching import Batcher
-from shared.contracts.base import Message
 from shared.contracts.payments import PaymentSucceeded
 from shared.errors import ConflictError
 from shared.gateways.interface import Claim, PaymentGateway, Unknown, Verdict
 from shared.gateways.registry import CLIENTS
-from shared.messaging import outbox
 from shared.process import Core
 
 #: Under full load, least time between two commits of results. Answers trickle in one by one, and a
@@ -59,7 +57,9 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
         return [None] * len(judgements)
 
     built = {name: build(settings) for name, build in CLIENTS.items()}
-    results: Batcher[Judgement, None] = Batcher(record, spacing_seconds=RECORD_SPACING_SECONDS)
+    results: Batcher[Judgement, None] = Batcher(
+        record, spacing_seconds=RECORD_SPACING_SECONDS, full_load_size=100
+    )
     try:
         yield Runtime(
             core=core,
@@ -149,16 +149,15 @@ def _decide(core: Core, judgement: Judgement) -> Change | None:
 async def _save(core: Core, decided: Sequence[tuple[Judgement, Change]]) -> frozenset[str]:
     if not decided:
         return frozenset()
-    async with core.database.transaction() as connection:
-        saved = await store.save_changes(
-            connection, [change for _, change in decided], core.clock()
+    announcements = {
+        change.payment.id: (_announcement(judgement, change.payment), judgement.traceparent)
+        for judgement, change in decided
+        if change.is_success
+    }
+    async with core.database.connection() as connection:
+        saved, outgoing = await store.save_and_announce(
+            connection, [change for _, change in decided], announcements, core.clock()
         )
-        messages: list[tuple[Message, str | None]] = [
-            (_announcement(judgement, change.payment), judgement.traceparent)
-            for judgement, change in decided
-            if change.is_success and change.payment.id in saved
-        ]
-        outgoing = await outbox.append(connection, messages)
     core.publisher.publish(outgoing)
     now = core.clock()
     for judgement, change in decided:

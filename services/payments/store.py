@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -12,7 +12,10 @@ import orjson
 
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.settlement import Change
+from shared.contracts.base import Message
+from shared.contracts.subscriptions import SUBSCRIPTIONS
 from shared.database import Connection
+from shared.messaging.envelope import Outgoing
 from shared.money import Money
 from shared.partitions import PartitionedTable
 
@@ -119,8 +122,10 @@ async def find_by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, P
 
 
 # Saved only where the version is still the one that was decided on; the others are read and decided
-# anew by the caller. The history is written for exactly the rows that were saved.
-_SAVE_CHANGES: Final = """
+# anew by the caller. History and messages are written for exactly the rows that were saved, all in
+# one round trip: this is what the customer's enrollment waits for. Rows of the answer are either a
+# saved payment or a message to publish.
+_SAVE_AND_ANNOUNCE: Final = """
     WITH change AS (
         SELECT *
           FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[],
@@ -142,22 +147,54 @@ _SAVE_CHANGES: Final = """
          WHERE payment.id = change.id
            AND payment.version = change.version
      RETURNING payment.id
+    ), story AS (
+        INSERT INTO payment_history (payment_id, at, event, state, reason, next_check_at)
+        SELECT id, $10, event, state, reason, next_check_at
+          FROM change
+          JOIN saved USING (id)
+    ), sent AS (
+        INSERT INTO outbox (queue, message_name, payload, traceparent)
+        SELECT queue, message_name, payload::json, traceparent
+          FROM unnest($11::text[], $12::text[], $13::text[], $14::text[], $15::text[])
+            AS message (id, queue, message_name, payload, traceparent)
+          JOIN saved USING (id)
+     RETURNING id, queue, message_name, payload, traceparent
     )
-    INSERT INTO payment_history (payment_id, at, event, state, reason, next_check_at)
-    SELECT id, $10, event, state, reason, next_check_at
-      FROM change
-      JOIN saved USING (id)
- RETURNING payment_id
+    SELECT id AS payment_id, NULL::bigint AS id, NULL AS queue, NULL AS message_name,
+           NULL::json AS payload, NULL AS traceparent
+      FROM saved
+     UNION ALL
+    SELECT NULL, id, queue, message_name, payload, traceparent
+      FROM sent
 """
 
 
-async def save_changes(
-    connection: Connection, changes: Sequence[Change], now: datetime
-) -> frozenset[str]:
-    """Save decided payments with their history and return the ids that were saved.
+async def save_and_announce(
+    connection: Connection,
+    changes: Sequence[Change],
+    announcements: Mapping[str, tuple[Message, str | None]],
+    now: datetime,
+) -> tuple[frozenset[str], list[Outgoing]]:
+    """Save decided payments with their history, and announce those that were saved, in one commit.
 
     Each payment may occur once; give them sorted by id, so that two savers cannot deadlock.
+    `announcements` are messages with their traceparent, by payment id. Returns the ids that were
+    saved and the messages to publish.
     """
+    rows = [
+        (payment_id, subscription.route(message), message.name, message.encode(), traceparent)
+        for payment_id, (message, traceparent) in announcements.items()
+        for subscription in SUBSCRIPTIONS[type(message)]
+    ]
+    messages: list[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * 5
+    records = await connection.fetch(_SAVE_AND_ANNOUNCE, *_columns(changes), now, *messages)
+    return (
+        frozenset(record["payment_id"] for record in records if record["payment_id"] is not None),
+        [Outgoing(*tuple(record)[1:]) for record in records if record["id"] is not None],
+    )
+
+
+def _columns(changes: Sequence[Change]) -> list[Sequence[Any]]:
     rows = [
         (
             change.payment.id,
@@ -172,8 +209,7 @@ async def save_changes(
         )
         for change in changes
     ]
-    records = await connection.fetch(_SAVE_CHANGES, *zip(*rows, strict=True), now)
-    return frozenset(record["payment_id"] for record in records)
+    return list(zip(*rows, strict=True))
 
 
 # Claimed by a lease on the database's clock; the due time itself is business time.
@@ -291,7 +327,7 @@ _INSERT_HISTORY: Final = """
 async def insert_history(
     connection: Connection, payment: Payment, event: str, now: datetime
 ) -> None:
-    """Add a line to a payment's story outside of `save_changes`."""
+    """Add a line to a payment's story that comes with no change of its state."""
     await connection.execute(
         _INSERT_HISTORY,
         payment.id,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections import deque
+from typing import Any, Final, Protocol
 
 import dramatiq
 import orjson
@@ -42,6 +42,10 @@ ADMISSION_TIMEOUT_SECONDS: Final = 50.0
 RETRIES_MAX: Final = 5
 BACKOFF_MIN_MS: Final = 2_000
 BACKOFF_MAX_MS: Final = 32_000
+
+
+#: Messages that are done before Redis is told, unless the queue is quiet.
+ACKED_MAX: Final = 32
 
 
 class OrjsonEncoder(Encoder):
@@ -83,6 +87,8 @@ class SluiceBroker(RedisBroker):
             ],
         )
         self.url = url
+        #: Ids of messages that are done, by queue, of which Redis has not been told yet.
+        self.acked: dict[str, deque[str]] = {}
         #: When any consumer last heard from Redis, on the monotonic clock.
         self.heard_at = time.monotonic()
 
@@ -102,17 +108,20 @@ class _WakefulConsumer(_RedisConsumer):
     def __init__(self, broker: SluiceBroker, queue_name: str, prefetch: int, timeout: int) -> None:
         super().__init__(broker, queue_name, prefetch, timeout)
         self._key = f"{broker.namespace}:{queue_name}"
+        self._acks_key = f"{broker.namespace}:__acks__.{broker.broker_id}.{queue_name}"
+        self._acked = broker.acked.setdefault(queue_name, deque())
         self._room = threading.Event()
         #: The last fetch took all there was, so the next one would find nothing.
         self._is_drained = False
 
     def ack(self, message: MessageProxy) -> None:
-        try:
-            super().ack(message)
-        except redis.RedisError as error:
-            raise ConnectionClosed(error) from error
-        finally:
-            self._room.set()
+        """Note that a message is done; Redis is told later, of many at once.
+
+        The receipt ends our messages, so until then a crash costs a duplicate, which is a success.
+        """
+        self._acked.append(message.options["redis_message_id"])
+        self.queued_message_ids.discard(message.message_id)
+        self._room.set()
 
     def nack(self, message: MessageProxy) -> None:
         try:
@@ -140,15 +149,33 @@ class _WakefulConsumer(_RedisConsumer):
             if room <= 0:
                 self._room.wait(BLOCK_SECONDS)
                 return None
-            if self._is_drained:
-                self.broker.client.blmove(self._key, self._key, BLOCK_SECONDS, "LEFT", "LEFT")
-            # Also after an empty wait: each fetch is a heartbeat, and may find a dead worker's work.
+            is_quiet = self._is_drained and not self.broker.client.blmove(
+                self._key, self._key, BLOCK_SECONDS, "LEFT", "LEFT"
+            )
+            if is_quiet or len(self._acked) >= ACKED_MAX:
+                self._tell_acked()
+            # Also after a quiet second: a fetch is a heartbeat and returns a dead worker's work.
             self.message_cache = self.broker.do_fetch(self.queue_name, room)
             self._is_drained = len(self.message_cache) < room
             self.broker.heard_at = time.monotonic()
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
         return None
+
+    def close(self) -> None:
+        """Tell Redis what is done, at a stop."""
+        try:
+            self._tell_acked()
+        except redis.RedisError as error:
+            raise ConnectionClosed(error) from error
+
+    def _tell_acked(self) -> None:
+        done = [self._acked.popleft() for _ in range(len(self._acked))]
+        if done:
+            with self.broker.client.pipeline(transaction=True) as pipe:
+                pipe.srem(self._acks_key, *done)
+                pipe.hdel(f"{self._key}.msgs", *done)
+                pipe.execute()
 
     def _decode(self, data: bytes | None) -> MessageProxy | None:
         if data is None:
@@ -165,37 +192,55 @@ class _WakefulConsumer(_RedisConsumer):
 
     def _drop(self, data: bytes) -> None:
         """Move an undecodable body to Redis's dead letters; its id is only known to Redis."""
-        acks = f"{self.broker.namespace}:__acks__.{self.broker.broker_id}.{self.queue_name}"
-        for message_id in self.broker.client.smembers(acks):
+        for message_id in self.broker.client.smembers(self._acks_key):
             if self.broker.client.hget(f"{self._key}.msgs", message_id) == data:
                 self.broker.do_nack(self.queue_name, message_id)
+
+
+class Intake(Protocol):
+    """Takes what an actor receives. Lives on the event loop."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more can be taken; read from any thread."""
+
+    async def room(self) -> None:
+        """Wait until there is room."""
+
+    def accept(self, queue: str, arguments: dict[str, Any]) -> None:
+        """Take a message's arguments; what becomes of them is not the actor's concern."""
 
 
 def declare_actor(
     broker: dramatiq.Broker,
     loop: asyncio.AbstractEventLoop,
+    intake: Intake,
     *,
     queue: str,
     priority: int,
-    receive: Callable[..., Awaitable[None]],
 ) -> None:
-    """Declare the one actor of a queue: it awaits `receive(**arguments)` on the event loop.
+    """Declare the one actor of a queue: it hands its arguments to the event loop.
+
+    It holds its thread only while the intake is full; then Dramatiq's own prefetch fills up, and
+    the rest waits in Redis for whoever has room.
 
     Args:
         broker: The broker of the service that owns the queue.
         loop: Where the service's pool, clients and pipelines live.
+        intake: Who takes the arguments.
         queue: Name of the queue and of its actor.
         priority: 0 goes first among the messages one worker has fetched.
-        receive: Admits the message; its exceptions lead to redelivery by Dramatiq.
     """
 
     def actor(**arguments: Any) -> None:
-        future = asyncio.run_coroutine_threadsafe(_await(receive(**arguments)), loop)
-        try:
-            future.result(timeout=ADMISSION_TIMEOUT_SECONDS)
-        except TimeoutError:
-            future.cancel()
-            raise
+        if not intake.has_room:
+            waiting = asyncio.run_coroutine_threadsafe(intake.room(), loop)
+            try:
+                waiting.result(timeout=ADMISSION_TIMEOUT_SECONDS)
+            except TimeoutError:
+                waiting.cancel()
+                raise
+        loop.call_soon_threadsafe(intake.accept, queue, arguments)
 
     dramatiq.actor(
         actor_name=queue,
@@ -207,7 +252,3 @@ def declare_actor(
         max_backoff=BACKOFF_MAX_MS,
         time_limit=TIME_LIMIT_MS,
     )(actor)
-
-
-async def _await(work: Awaitable[None]) -> None:
-    await work

@@ -8,14 +8,22 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
+import structlog
+
 from shared.batching import Batcher
 from shared.contracts.base import Message
 from shared.contracts.subscriptions import SENDERS, queues_of, receipts_queue
+from shared.errors import DatabaseUnavailableError
 from shared.messaging import outbox, relay
 from shared.messaging.broker import SluiceBroker, declare_actor
 from shared.messaging.receiver import CAPACITY, Handler, Receiver
 from shared.messaging.worker import THREADS, QueueWorker
 from shared.process import Core, Part
+
+log = structlog.get_logger()
+
+#: Receipts that may wait for PostgreSQL; the rest waits in Redis.
+RECEIPTS_WAITING_MAX: Final = 100
 
 #: Among fetched batches, receipts go last: they free rows, nobody waits for them.
 RECEIPTS_PRIORITY: Final = 100
@@ -49,17 +57,16 @@ async def consume(
     broker = SluiceBroker(redis_url, core.service, connections_max=THREADS + 2 * len(queues) + 20)
     receiver = Receiver(core.database, core.publisher, handlers, capacity=capacity)
     for queue, priority in priorities.items():
-        declare_actor(
-            broker, loop, queue=queue, priority=priority, receive=partial(receiver.receive, queue)
-        )
+        declare_actor(broker, loop, receiver, queue=queue, priority=priority)
     loops = list(tasks)
+    receipts = _Receipts(core)
     if core.service in SENDERS:
         declare_actor(
             broker,
             loop,
+            receipts,
             queue=receipts_queue(core.service),
             priority=RECEIPTS_PRIORITY,
-            receive=_Receipts(core).receive,
         )
         loops.append(partial(relay.run, core.database, core.publisher))
     assert broker.get_declared_queues() == queues, "the table of subscriptions knows other queues"
@@ -78,20 +85,45 @@ async def consume(
     finally:
         await worker.stop()
         await receiver.close()
+        await receipts.close()
 
 
 class _Receipts:
-    """Deletes from the outbox what receivers have committed."""
+    """Deletes from the outbox what receivers have committed.
+
+    A receipt that cannot be carried out is dropped: its messages are sent again, found to be
+    duplicates, and confirmed anew.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._deletions: Batcher[Sequence[int], None] = Batcher(self._delete)
 
-    async def receive(self, ids: Sequence[int]) -> None:
-        """Take a receipt; when PostgreSQL is away it comes again through Dramatiq."""
-        await self._deletions.submit(ids)
+    @property
+    def has_room(self) -> bool:
+        """Whether more receipts can be taken."""
+        return len(self._deletions) < RECEIPTS_WAITING_MAX
+
+    async def room(self) -> None:
+        """Wait until all receipts taken so far are carried out."""
+        await self._deletions.drain()
+
+    def accept(self, queue: str, arguments: Mapping[str, Any]) -> None:
+        """Take a receipt."""
+        ids = arguments.get("ids")
+        if isinstance(ids, list) and all(isinstance(id_, int) for id_ in ids):
+            self._deletions.submit(ids)
+        else:
+            log.error("not_a_receipt", queue=queue)
+
+    async def close(self) -> None:
+        """Carry out what was taken."""
+        await self._deletions.drain()
 
     async def _delete(self, receipts: Sequence[Sequence[int]]) -> Sequence[None]:
-        async with self._core.database.connection() as connection:
-            await outbox.confirm(connection, [id_ for ids in receipts for id_ in ids])
+        try:
+            async with self._core.database.connection() as connection:
+                await outbox.confirm(connection, [id_ for ids in receipts for id_ in ids])
+        except DatabaseUnavailableError as error:
+            log.warning("receipts_dropped", count=len(receipts), reason=error.message)
         return [None] * len(receipts)

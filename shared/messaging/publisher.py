@@ -27,8 +27,8 @@ log = structlog.get_logger()
 #: Under full load, least time between two publications: fuller messages for 30 ms of latency.
 SPACING_SECONDS: Final = 0.03
 
-#: Nobody waits for a receipt, so they may gather longer.
-RECEIPT_SPACING_SECONDS: Final = 0.05
+#: Nobody waits for a receipt, so they may gather for longer, under little load too.
+RECEIPT_SPACING_SECONDS: Final = 0.25
 
 #: Messages that may wait for publication when Redis hangs; more are left to the outbox.
 WAITING_MAX: Final = 20_000
@@ -55,6 +55,7 @@ class Publisher:
             self._flush_messages,
             size_max=PUBLICATION_SIZE_MAX,
             spacing_seconds=SPACING_SECONDS,
+            full_load_size=ITEMS_MAX,
         )
         self._receipts: Batcher[tuple[str, int], None] = Batcher(
             self._flush_receipts,

@@ -20,7 +20,7 @@ from shared.contracts.base import MalformedMessageError, Message
 from shared.database import Database
 from shared.errors import DatabaseUnavailableError, PermanentError, TransientError
 from shared.messaging import outbox
-from shared.messaging.envelope import Incoming, decode_items, seconds_since_sent
+from shared.messaging.envelope import Incoming, decode_items
 from shared.messaging.publisher import Publisher
 
 log = structlog.get_logger()
@@ -87,17 +87,26 @@ class Receiver:
         self._waiting: set[asyncio.Task[None]] = set()
         self._in_hand_gauge = metrics.MESSAGES_IN_HAND.labels(database.schema)
 
-    async def receive(self, queue: str, batch: Mapping[str, Any]) -> None:
-        """Admit a batch: wait for room, then start its handlers and return."""
-        while len(self._in_hand) >= self._capacity:
+    @property
+    def has_room(self) -> bool:
+        """Whether more messages can be taken; read from any thread."""
+        return len(self._in_hand) < self._capacity
+
+    async def room(self) -> None:
+        """Wait until more messages can be taken."""
+        while not self.has_room:
             self._room.clear()
             await self._room.wait()
+
+    def accept(self, queue: str, arguments: Mapping[str, Any]) -> None:
+        """Take a batch and start its handlers."""
+        batch = arguments.get("batch")
         try:
-            sender, items = str(batch["sender"]), decode_items(batch)
-            metrics.QUEUE_WAIT_SECONDS.labels(queue).observe(seconds_since_sent(batch))
+            sender, items = str(batch["sender"]), decode_items(batch)  # type: ignore[index, arg-type]
         except (KeyError, TypeError) as error:
+            stray = Incoming(0, "?", arguments, None)
             reason = f"not a batch: {type(error).__name__}"
-            await self._bury(queue, "", Incoming(0, "?", {"batch": batch}, None), reason)
+            self._run(self._bury(queue, "", stray, reason), self._tasks)
             return
         by_kind: dict[type[Message], list[Delivery[Any]]] = {}
         for item in items:
@@ -108,7 +117,7 @@ class Receiver:
                 kind = self._types[item.name]
                 message = kind.decode(item.payload)
             except (KeyError, MalformedMessageError) as error:
-                await self._bury(queue, sender, item, _reason(error))
+                self._run(self._bury(queue, sender, item, _reason(error)), self._tasks)
                 continue
             delivery = Delivery(self, queue, sender, item.id, message, item.traceparent)
             self._in_hand[sender, item.id] = delivery
