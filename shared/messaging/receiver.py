@@ -20,7 +20,7 @@ from shared.contracts.base import MalformedMessageError, Message
 from shared.database import Database
 from shared.errors import DatabaseUnavailableError, PermanentError, TransientError
 from shared.messaging import outbox
-from shared.messaging.envelope import Incoming, decode_items
+from shared.messaging.envelope import Incoming, decode_items, seconds_since_sent
 from shared.messaging.publisher import Publisher
 
 log = structlog.get_logger()
@@ -103,11 +103,13 @@ class Receiver:
         batch = arguments.get("batch")
         try:
             sender, items = str(batch["sender"]), decode_items(batch)  # type: ignore[index, arg-type]
+            waited = seconds_since_sent(batch)  # type: ignore[arg-type]
         except (KeyError, TypeError) as error:
             stray = Incoming(0, "?", arguments, None)
             reason = f"not a batch: {type(error).__name__}"
             self._run(self._bury(queue, "", stray, reason), self._tasks)
             return
+        metrics.QUEUE_WAIT_SECONDS.labels(queue).observe(waited)
         by_kind: dict[type[Message], list[Delivery[Any]]] = {}
         for item in items:
             if (sender, item.id) in self._in_hand:

@@ -7,7 +7,7 @@ import re
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from tests.support.modules import REPOSITORY, module_names
+from tests.support.modules import REPOSITORY, module_names, source_files
 
 DOCUMENT = REPOSITORY / "docs" / "metrics.md"
 
@@ -38,6 +38,19 @@ def documented() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 def test_code_and_document_list_the_same_metrics_with_the_same_labels() -> None:
     assert documented() == declared()
+
+
+def test_every_declared_metric_is_measured_somewhere() -> None:
+    texts = [(REPOSITORY / path).read_text(encoding="utf-8") for path in source_files()]
+    unused = {
+        constant
+        for name in module_names()
+        for constant, value in vars(importlib.import_module(name)).items()
+        if isinstance(value, MetricWrapperBase)
+        if not any(f"metrics.{constant}" in text for text in texts)
+    }
+
+    assert unused == set()
 
 
 def test_every_name_ends_in_its_unit() -> None:

@@ -24,6 +24,9 @@ REQUEST_SECONDS: Final = 25.0
 #: Pause before a request that was not answered is sent again.
 REPEAT_SECONDS: Final = 0.2
 
+#: Purchases that `buy` carries out side by side.
+TOGETHER_MAX: Final = 10
+
 #: In whole taka: each priority has its share.
 PRICES: Final = (500, 500, 1_150, 1_500, 2_500, 12_000)
 
@@ -172,11 +175,16 @@ class Traffic:
         assert self._error is None, self._error
 
     def buy(self, count: int, kind: Kind = SILENT) -> list[Order]:
-        """Carry out purchases at once, all together, and keep their notices to be posted."""
+        """Carry out purchases as fast as is polite, and keep their notices to be posted."""
+        places = asyncio.Semaphore(TOGETHER_MAX)
+
+        async def buy_one(order: Order) -> None:
+            async with places:
+                await self._buy(order)
 
         async def buy_all() -> list[Order]:
             orders = [self._new_order(kind) for _ in range(count)]
-            await asyncio.gather(*(self._buy(order) for order in orders))
+            await asyncio.gather(*(buy_one(order) for order in orders))
             return orders
 
         return self.run(buy_all())
@@ -222,8 +230,11 @@ class Traffic:
         return await self._send("notice", f"{url or self._url}/webhooks/sslcommerz", body)
 
     def _is_idle(self) -> bool:
-        is_begun = self._closing.is_set() or len(self.orders) == self._count
+        is_begun = self._closing.is_set() or self._has_enough()
         return is_begun and all(order.ended_at is not None for order in list(self.orders))
+
+    def _has_enough(self) -> bool:
+        return self._count is not None and len(self.orders) >= self._count
 
     def _unanswered(self) -> str:
         waiting = [order for order in list(self.orders) if order.ended_at is None]
@@ -261,7 +272,7 @@ class Traffic:
             self._is_open.set()
             loop = asyncio.get_running_loop()
             next_at = loop.time()
-            while not self._closing.is_set() and len(self.orders) != self._count:
+            while not self._closing.is_set() and not self._has_enough():
                 purchases.create_task(self._buy(self._new_order(self._random.choice(self._kinds))))
                 next_at += 1 / self._per_second
                 await _wait(self._closing, next_at - loop.time())

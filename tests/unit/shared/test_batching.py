@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from shared.batching import FULL_LOAD_SIZE, Batcher
+from shared.batching import Batcher
 from shared.errors import DatabaseUnavailableError
 
 #: Longer than any of these tests should take; a lost wake-up must fail, not hang.
@@ -162,10 +162,10 @@ async def test_who_no_longer_waits_does_not_disturb_the_others(flush: Flush) -> 
 
 async def test_after_a_full_flush_the_next_is_spaced_if_items_wait(flush: Flush) -> None:
     spacing_seconds = 0.05
-    batcher = Batcher(flush, spacing_seconds=spacing_seconds)
+    batcher = Batcher(flush, spacing_seconds=spacing_seconds, full_load_size=8)
     flush.gate.clear()
 
-    first = [batcher.submit("a") for _ in range(FULL_LOAD_SIZE)]
+    first = [batcher.submit("a") for _ in range(8)]
     await turn()
     second = batcher.submit("b")
     flush.gate.set()
@@ -178,7 +178,7 @@ async def test_after_a_full_flush_the_next_is_spaced_if_items_wait(flush: Flush)
 async def test_after_a_small_flush_the_next_waits_a_small_part_of_the_spacing(
     flush: Flush,
 ) -> None:
-    batcher = Batcher(flush, spacing_seconds=DEADLINE_SECONDS)
+    batcher = Batcher(flush, spacing_seconds=DEADLINE_SECONDS, full_load_size=8)
     flush.gate.clear()
 
     first = batcher.submit("a")
@@ -191,7 +191,7 @@ async def test_after_a_small_flush_the_next_waits_a_small_part_of_the_spacing(
 
 async def test_after_a_flush_with_nobody_waiting_the_next_is_not_spaced(flush: Flush) -> None:
     batcher = Batcher(flush, spacing_seconds=60)
-    items = [batcher.submit("a") for _ in range(FULL_LOAD_SIZE)]
+    items = [batcher.submit("a") for _ in range(8)]
     await asyncio.wait_for(asyncio.gather(*items), DEADLINE_SECONDS)
 
     await asyncio.wait_for(batcher.submit("b"), DEADLINE_SECONDS)
