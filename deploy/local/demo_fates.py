@@ -29,7 +29,7 @@ class Fate:
     comes_back: bool = False
     #: How many payments of one customer for one product belong together.
     group: int = 1
-    #: Only the reconciler finds the money, and it looks 30 s after the creation.
+    #: Only the reconciler finds the money, and it looks a while after the creation.
     is_slow: bool = False
 
     @property
@@ -41,12 +41,8 @@ class Fate:
 #: Slow ones first: they are sent first, and the others are done while they wait.
 FATES: Final[Mapping[str, Fate]] = MappingProxyType(
     {
-        "lost": Fate(
-            "the notice is never sent; the reconciler asks after 30 s", 5, 15, is_slow=True
-        ),
-        "forged": Fate(
-            "the notice is badly signed; the reconciler asks after 30 s", 7, 15, is_slow=True
-        ),
+        "lost": Fate("the notice is never sent; the reconciler asks", 5, 15, is_slow=True),
+        "forged": Fate("the notice is badly signed; the reconciler asks", 7, 15, is_slow=True),
         "broken": Fate("the first 3 validations answer 500", 9, 30),
         "dropped": Fate("the first 2 validations lose the connection", 18, 30),
         "pending": Fate("the first 2 validations say PENDING", 16, 30),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
 
 from opentelemetry.trace import SpanKind
 
 from services.payments import metrics, store
-from services.payments.domain.check_schedule import POLL_DELAYS, next_check_at
+from services.payments.domain.check_schedule import next_check_at
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.settlement import Change
 from services.payments.domain.state_machine import RESTING, next_state
@@ -34,9 +33,6 @@ from shared.gateways.interface import (
 from shared.identifiers import is_id, new_id
 from shared.messaging import outbox
 from shared.money import Money
-
-#: First look at a payment after its creation, should no notice come.
-FIRST_CHECK_DELAY: Final = POLL_DELAYS[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +103,7 @@ async def _start_payment(
         metadata=purchase.metadata,
         created_at=now,
         expires_at=now + runtime.expires_after,
-        next_check_at=now + FIRST_CHECK_DELAY,
+        next_check_at=now + runtime.first_check_after,
     )
     async with runtime.core.database.transaction() as connection:
         is_new = await store.insert_payment(connection, new, reference)

@@ -44,6 +44,7 @@ class Runtime:
     core: Core
     gateways: Mapping[str, PaymentGateway]
     expires_after: timedelta
+    first_check_after: timedelta
     checks: asyncio.Semaphore
     results: Batcher[Judgement, None]
 
@@ -65,6 +66,7 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
             core=core,
             gateways={name: gateway for name, (gateway, _) in built.items()},
             expires_after=settings.payment_expires_after,
+            first_check_after=settings.first_check_after,
             checks=asyncio.Semaphore(settings.concurrent_checks_max),
             results=results,
         )

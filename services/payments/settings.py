@@ -23,3 +23,7 @@ class PaymentsSettings(GatewaySettings):
     payment_expires_after: timedelta = Field(
         default=timedelta(hours=24), gt=timedelta(0), alias="PAYMENT_EXPIRES_AFTER"
     )
+    #: First look at a payment after its creation, in case its notice is lost.
+    first_check_after: timedelta = Field(
+        default=timedelta(seconds=30), gt=timedelta(0), alias="PAYMENT_FIRST_CHECK_AFTER"
+    )

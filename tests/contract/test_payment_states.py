@@ -23,6 +23,9 @@ _INSERT = """
 
 _CHANGE = "UPDATE payment SET state = $2, next_check_at = $3 WHERE id = $1"
 
+#: The customer may have tried again and paid.
+LOOKED_AT_AFTER_THE_END = (PaymentState.FAILED, PaymentState.CANCELLED)
+
 
 async def insert(connection: Connection, state: str, *, is_waiting: bool) -> str:
     id_ = new_id("pay", NOW)
@@ -55,7 +58,7 @@ async def test_the_database_allows_exactly_the_steps_of_the_table(payments_core:
     assert allowed == {(s, w) for s in PaymentState for w in TRANSITIONS[s] | {s}}
 
 
-@pytest.mark.parametrize("state", PaymentState)
+@pytest.mark.parametrize("state", sorted(set(PaymentState) - {*LOOKED_AT_AFTER_THE_END}))
 async def test_a_payment_says_when_it_is_looked_at_next_exactly_while_it_waits(
     payments_core: Core, state: PaymentState
 ) -> None:
@@ -64,6 +67,15 @@ async def test_a_payment_says_when_it_is_looked_at_next_exactly_while_it_waits(
         await insert(connection, state, is_waiting=not is_resting)
         with pytest.raises(asyncpg.CheckViolationError, match="waiting_has_a_time"):
             await insert(connection, state, is_waiting=is_resting)
+
+
+@pytest.mark.parametrize("state", LOOKED_AT_AFTER_THE_END)
+async def test_a_payment_that_failed_may_be_looked_at_again(
+    payments_core: Core, state: PaymentState
+) -> None:
+    async with payments_core.database.connection() as connection:
+        await insert(connection, state, is_waiting=True)
+        await insert(connection, state, is_waiting=False)
 
 
 async def test_a_state_that_the_code_does_not_know_is_refused(payments_core: Core) -> None:

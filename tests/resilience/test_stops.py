@@ -83,6 +83,4 @@ def test_stopped_and_frozen_processes_lose_and_double_nothing() -> None:
                     os.kill(stack.local.processes[name].pid, signal.SIGCONT)
             traffic.wait_for_more(30)
             settle(stack, traffic)
-        eventually_blocking(
-            lambda: all(stack.local.processes[name].is_ready() for name in workers)
-        )
+        eventually_blocking(lambda: all(stack.local.processes[name].is_ready() for name in workers))

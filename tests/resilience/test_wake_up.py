@@ -47,9 +47,7 @@ def test_idle_workers_wake_at_once_and_use_no_processor() -> None:
         assert_idles(stack)
         with stack.fault("Redis restarted"):
             stack.redis.restart()
-        eventually_blocking(
-            lambda: all(stack.local.processes[name].is_ready() for name in WORKERS)
-        )
+        eventually_blocking(lambda: all(stack.local.processes[name].is_ready() for name in WORKERS))
         assert_wakes_at_once(stack, traffic)
         settle(stack, traffic)
 

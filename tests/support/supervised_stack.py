@@ -115,9 +115,7 @@ def outlast(seconds: float) -> Iterator[Span]:
     """Let an outage last so long, whatever is checked meanwhile; its end is known afterwards."""
     span = Span(time.monotonic(), time.monotonic() + seconds)
     yield span
-    eventually_blocking(
-        lambda: time.monotonic() >= span.ended_at, timeout_seconds=2 * seconds
-    )
+    eventually_blocking(lambda: time.monotonic() >= span.ended_at, timeout_seconds=2 * seconds)
     span.ended_at = time.monotonic()
 
 

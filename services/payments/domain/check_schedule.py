@@ -14,6 +14,9 @@ CONFIRMATION_DELAYS: Final = tuple(timedelta(seconds=s) for s in (2, 4, 8, 16, 3
 #: repeats: an hour is soon enough for a customer who left, and kind to the gateway.
 POLL_DELAYS: Final = tuple(timedelta(seconds=s) for s in (30, 60, 120, 300, 600, 1_800, 3_600))
 
+#: A declined payment is looked at again from five minutes on.
+LOOKS_SKIPPED_AFTER_DECLINE: Final = 3
+
 
 def next_check_at(state: PaymentState, checks_made: int, now: datetime) -> datetime:
     """Return when a payment in a waiting state is looked at next.

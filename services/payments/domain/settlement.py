@@ -6,7 +6,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from services.payments.domain.check_schedule import CONFIRMATION_DELAYS, next_check_at
+from services.payments.domain.check_schedule import (
+    CONFIRMATION_DELAYS,
+    LOOKS_SKIPPED_AFTER_DECLINE,
+    next_check_at,
+)
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.state_machine import RESTING, next_state
 from shared.gateways.interface import Claim, Declined, Paid, Pending, Unknown, Verdict
@@ -40,7 +44,7 @@ def settle(
         case Paid():
             return _settle_paid(payment, verdict)
         case _ if payment.state in RESTING:
-            return None
+            return _look_again(payment, claim, now)
         case Declined():
             return _settle_declined(payment, verdict, claim, now)
         case Pending():
@@ -100,9 +104,9 @@ def _settle_declined(
     # the gateway's notice says the same, or when the time is over.
     if claim in {"failed", "cancelled", "expired"}:
         state = PaymentState.CANCELLED if verdict.is_cancelled else PaymentState.FAILED
-        return _rest(payment, state, "declined", verdict.reason)
+        return _rest(payment, state, "declined", verdict.reason, now)
     if now >= payment.expires_at:
-        return _rest(payment, PaymentState.FAILED, "expired", verdict.reason)
+        return _rest(payment, PaymentState.FAILED, "expired", verdict.reason, now)
     return _wait(payment, _calm(payment), f"declined_once:{verdict.reason}"[:200], now)
 
 
@@ -114,9 +118,9 @@ def _settle_pending(
     if verdict.reason == "not_attempted":
         if claim in {"failed", "cancelled", "expired"}:
             state = PaymentState.CANCELLED if claim == "cancelled" else PaymentState.FAILED
-            return _rest(payment, state, "declined", f"notice_{claim}")
+            return _rest(payment, state, "declined", f"notice_{claim}", now)
         if now >= payment.expires_at:
-            return _rest(payment, PaymentState.FAILED, "expired", "never_attempted")
+            return _rest(payment, PaymentState.FAILED, "expired", "never_attempted", now)
     return _wait(payment, _calm(payment), verdict.reason, now)
 
 
@@ -165,8 +169,28 @@ def _wait(payment: Payment, state: PaymentState, reason: str, now: datetime) -> 
     return Change(waiting, "checked")
 
 
-def _rest(payment: Payment, state: PaymentState, event: str, reason: str) -> Change:
+def _rest(payment: Payment, state: PaymentState, event: str, reason: str, now: datetime) -> Change:
+    """End a payment without money; until it expires it is looked at, ever more rarely.
+
+    On the hosted page a customer may try again and pay after a decline, and the notice of that may
+    be lost like any other.
+    """
+    is_over = now >= payment.expires_at
     resting = replace(
-        payment, state=next_state(payment.state, state), reason=reason, next_check_at=None
+        payment,
+        state=next_state(payment.state, state),
+        reason=reason,
+        checks_made=LOOKS_SKIPPED_AFTER_DECLINE,
+        next_check_at=None if is_over else next_check_at(state, LOOKS_SKIPPED_AFTER_DECLINE, now),
     )
     return Change(resting, event)
+
+
+def _look_again(payment: Payment, claim: Claim | None, now: datetime) -> Change | None:
+    """Plan the next look at a failed or cancelled payment for which no money was found."""
+    if payment.next_check_at is None or claim is not None:
+        return None
+    if now >= payment.expires_at:
+        return Change(replace(payment, next_check_at=None), "closed")
+    assert payment.reason is not None, "what failed says why"
+    return _wait(payment, payment.state, payment.reason, now)

@@ -27,7 +27,8 @@ TRANSITIONS: Final[Mapping[PaymentState, frozenset[PaymentState]]] = MappingProx
     }
 )
 
-#: States that wait for nothing we can ask for.
+#: States that wait for nothing. Failed and cancelled ones are looked at all the same until they
+#: expire, in case money came.
 RESTING: Final = frozenset({_S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.ON_HOLD})
 
 

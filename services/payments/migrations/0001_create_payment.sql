@@ -28,9 +28,13 @@ CREATE TABLE payment (
     updated_at         timestamptz NOT NULL,
     version            integer     NOT NULL DEFAULT 1,
     PRIMARY KEY (id),
-    -- Nothing is silently stuck: what is not at rest says when it is looked at next.
+    -- Nothing is silently stuck: what is not at rest says when it is looked at next. A failed or
+    -- cancelled payment may be looked at too, in case the customer tried again and paid.
     CONSTRAINT waiting_has_a_time CHECK (
-        (state IN ('succeeded', 'failed', 'cancelled', 'on_hold')) = (next_check_at IS NULL))
+        CASE WHEN state IN ('succeeded', 'on_hold') THEN next_check_at IS NULL
+             WHEN state IN ('failed', 'cancelled') THEN true
+             ELSE next_check_at IS NOT NULL
+        END)
 ) PARTITION BY RANGE (id);
 
 CREATE TABLE payment_default PARTITION OF payment DEFAULT;

@@ -143,6 +143,33 @@ def test_only_money_moves_a_payment_at_rest(
     assert settle(payment_in(state), verdict, claim=claim, now=NOW) is None
 
 
+@pytest.mark.parametrize("state", [S.FAILED, S.CANCELLED])
+def test_a_declined_payment_is_looked_at_until_it_expires_in_case_the_customer_paid_after_all(
+    state: PaymentState,
+) -> None:
+    declined = settle(payment_in(S.PENDING), DECLINED, claim="failed", now=NOW)
+    assert declined is not None
+    assert declined.payment.next_check_at == NOW + timedelta(minutes=5)
+
+    ended = replace(declined.payment, state=state)
+    looked = settle(ended, DECLINED, claim=None, now=NOW + timedelta(minutes=5))
+    assert looked is not None
+    assert (looked.payment.state, looked.payment.reason) == (state, declined.payment.reason)
+    assert looked.payment.next_check_at == NOW + timedelta(minutes=15)
+
+    late = settle(looked.payment, paid(), claim=None, now=NOW + timedelta(minutes=15))
+    assert late is not None
+    assert (late.payment.state, late.event, late.is_success) == (
+        S.SUCCEEDED,
+        "confirmed_late",
+        True,
+    )
+
+    closed = settle(ended, NOT_ATTEMPTED, claim=None, now=ended.expires_at)
+    assert closed is not None
+    assert (closed.payment.state, closed.payment.next_check_at) == (state, None)
+
+
 TABLE: list[tuple[PaymentState, Verdict, Claim | None, tuple[PaymentState, str, str]]] = [
     # The notice and the gateway agree: it is over.
     *((S.PENDING, DECLINED, c, (S.FAILED, DECLINED.reason, "declined")) for c in ENDED),
@@ -261,7 +288,10 @@ def test_along_every_story_the_rules_of_a_payment_hold(
             continue
         after = change.payment
         assert after.state is payment.state or after.state in TRANSITIONS[payment.state]
-        assert (after.state in RESTING) == (after.next_check_at is None)
+        if after.state in {S.SUCCEEDED, S.ON_HOLD}:
+            assert after.next_check_at is None
+        elif after.state not in RESTING:
+            assert after.next_check_at is not None
         assert after.next_check_at is None or after.next_check_at > now
         assert (after.id, after.amount, after.reference) == (
             payment.id,
