@@ -6,7 +6,8 @@ Names are `<owner>_<noun>_<unit>[_total]` in base units; labels are bounded, nev
 
 from __future__ import annotations
 
-from typing import Final
+from functools import lru_cache
+from typing import Final, TypeVar
 
 from prometheus_client import (
     REGISTRY,
@@ -84,6 +85,17 @@ QUEUE_OLDEST_AGE: Final = Gauge(
 
 
 disable_created_metrics()
+
+M = TypeVar("M", Counter, Histogram)
+
+
+@lru_cache(maxsize=1_024)
+def bound(metric: M, *labels: str) -> M:
+    """Return the child of a metric for its labels; finding it anew costs more than to count.
+
+    Labels are bounded sets by rule, so the cache is too.
+    """
+    return metric.labels(*labels)
 
 
 def render() -> bytes:

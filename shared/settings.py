@@ -18,7 +18,7 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    redis_url: str | None = Field(default=None, alias="REDIS_URL")
+    redis_url: str | None = Field(default=None, alias="REDIS_URL", repr=False)
     redis_host: str = Field(default="127.0.0.1", alias="REDIS_HOST")
     redis_port: int = Field(default=6379, ge=1, le=65535, alias="REDIS_PORT")
     public_url: str = Field(default="http://127.0.0.1:8080", alias="PUBLIC_URL")

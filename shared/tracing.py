@@ -7,7 +7,7 @@ from a context variable. Without an OTLP endpoint nothing is traced and nothing 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -35,7 +35,6 @@ class Tracing:
         """Whether spans go anywhere."""
         return self._tracer is not None
 
-    @contextmanager
     def span(
         self,
         name: str,
@@ -43,13 +42,23 @@ class Tracing:
         traceparent: str | None = None,
         kind: SpanKind = SpanKind.INTERNAL,
         attributes: Mapping[str, str | int] | None = None,
-    ) -> Iterator[str | None]:
-        """Open a span under `traceparent` and yield the traceparent for what follows from it."""
+    ) -> AbstractContextManager[str | None]:
+        """Open a span under `traceparent` and give the traceparent for what follows from it."""
         if self._tracer is None:
-            yield traceparent
-            return
+            return nullcontext(traceparent)
+        return self._span(self._tracer, name, traceparent, kind, attributes)
+
+    @staticmethod
+    @contextmanager
+    def _span(
+        tracer: Tracer,
+        name: str,
+        traceparent: str | None,
+        kind: SpanKind,
+        attributes: Mapping[str, str | int] | None,
+    ) -> Iterator[str | None]:
         parent = _PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
-        span = self._tracer.start_span(name, context=parent, kind=kind, attributes=attributes)
+        span = tracer.start_span(name, context=parent, kind=kind, attributes=attributes)
         try:
             yield _traceparent(span)
         except Exception as error:

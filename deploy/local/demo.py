@@ -45,8 +45,8 @@ ENVIRONMENT_KEPT: Final = frozenset(
     {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"}
 )
 
-#: The demonstration is one caller with everybody's requests. The reconciler's first look comes sooner
-#: than by default (30 s), so that it is over sooner.
+#: The demonstration is one caller with everybody's requests. The reconciler's first look comes
+#: sooner than by default (30 s), so that it is over sooner.
 _SETTINGS: Final = {"API_RATE_LIMIT_PER_SECOND": "1000", "PAYMENT_FIRST_CHECK_AFTER": "PT10S"}
 
 _WHOLE_WAY: Final = "enrollment_whole_way_duration_seconds"

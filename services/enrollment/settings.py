@@ -11,5 +11,5 @@ class EnrollmentSettings(ServiceSettings):
     """Settings of both processes of the enrollment service."""
 
     database_url: str = Field(
-        validation_alias=AliasChoices("ENROLLMENT_DATABASE_URL", "DATABASE_URL")
+        validation_alias=AliasChoices("ENROLLMENT_DATABASE_URL", "DATABASE_URL"), repr=False
     )

@@ -23,6 +23,7 @@ from shared.gateways.interface import (
     Unknown,
 )
 from shared.messaging.receiver import Delivery
+from shared.metrics import bound
 
 log = structlog.get_logger()
 
@@ -76,7 +77,7 @@ async def _check(runtime: Runtime, delivery: Delivery[NoticeReceived], payment: 
             verdict = await ask(
                 runtime, payment, notice.reference, notice.claim, notice.validation_id
             )
-            metrics.CHECKS.labels(payment.gateway, "notice", type(verdict).__name__.lower()).inc()
+            bound(metrics.CHECKS, payment.gateway, "notice", type(verdict).__name__.lower()).inc()
             if isinstance(verdict, Unknown) and notice.claim == "paid":
                 # Remembered, so that the reconciler can ask by the same handle.
                 payment = replace(payment, validation_id=notice.validation_id or None)
@@ -128,5 +129,5 @@ async def _reconcile_one(runtime: Runtime, payment: Payment) -> None:
         asked_at = runtime.core.clock()
         handle = payment.validation_id if payment.state is PaymentState.PROCESSING else None
         verdict = await ask(runtime, payment, payment.reference, None, handle)
-        metrics.CHECKS.labels(payment.gateway, "reconciler", type(verdict).__name__.lower()).inc()
+        bound(metrics.CHECKS, payment.gateway, "reconciler", type(verdict).__name__.lower()).inc()
         await runtime.results.submit(Judgement(payment, verdict, None, asked_at, traceparent))

@@ -19,6 +19,7 @@ from shared.contracts.payments import PaymentSucceeded
 from shared.errors import ConflictError
 from shared.gateways.interface import Claim, PaymentGateway, Unknown, Verdict
 from shared.gateways.registry import CLIENTS
+from shared.metrics import bound
 from shared.process import Core
 
 #: Under full load, least time between two commits of results. Answers trickle in one by one, and a
@@ -182,9 +183,9 @@ def _announcement(judgement: Judgement, payment: Payment) -> PaymentSucceeded:
 def _measure(judgement: Judgement, change: Change, now: datetime) -> None:
     gateway = change.payment.gateway
     if change.payment.state in RESTING and change.payment.state is not judgement.payment.state:
-        metrics.SETTLED.labels(gateway, change.payment.state).inc()
+        bound(metrics.SETTLED, gateway, change.payment.state).inc()
         if judgement.claim is not None:
             waited = (now - judgement.asked_at).total_seconds()
-            metrics.SETTLEMENT_SECONDS.labels(gateway).observe(max(0.0, waited))
+            bound(metrics.SETTLEMENT_SECONDS, gateway).observe(max(0.0, waited))
     if change.is_surplus:
         metrics.SURPLUS_CHARGES.labels(gateway).inc()

@@ -13,7 +13,7 @@ class PaymentsSettings(GatewaySettings):
     """Settings of both processes of the payments service."""
 
     database_url: str = Field(
-        validation_alias=AliasChoices("PAYMENTS_DATABASE_URL", "DATABASE_URL")
+        validation_alias=AliasChoices("PAYMENTS_DATABASE_URL", "DATABASE_URL"), repr=False
     )
     #: Gateway look-ups one worker has in flight at most. They move no money.
     concurrent_checks_max: int = Field(

@@ -10,4 +10,6 @@ from shared.gateways.registry import GatewaySettings
 class WebhookSettings(GatewaySettings):
     """Settings of both processes of the webhook service."""
 
-    database_url: str = Field(validation_alias=AliasChoices("WEBHOOK_DATABASE_URL", "DATABASE_URL"))
+    database_url: str = Field(
+        validation_alias=AliasChoices("WEBHOOK_DATABASE_URL", "DATABASE_URL"), repr=False
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from shared.gateways.http_client import HttpClient
 from shared.gateways.interface import NoticeReader, PaymentGateway
@@ -25,6 +25,13 @@ class GatewaySettings(ServiceSettings):
     #: Several, separated by commas, are valid for notices during a rotation; the first one calls.
     sslcommerz_store_password: SecretStr = Field(alias="SSLCOMMERZ_STORE_PASSWORD", min_length=1)
     gateway_timeout_seconds: float = Field(default=15, gt=0, alias="GATEWAY_TIMEOUT_SECONDS")
+
+    @field_validator("sslcommerz_store_password")
+    @classmethod
+    def _holds_a_value(cls, secret: SecretStr) -> SecretStr:
+        if not secrets_of(secret):
+            raise ValueError("no value between the commas")
+        return secret
 
 
 def secrets_of(secret: SecretStr) -> list[str]:

@@ -170,12 +170,14 @@ class _WakefulConsumer(_RedisConsumer):
             raise ConnectionClosed(error) from error
 
     def _tell_acked(self) -> None:
-        done = [self._acked.popleft() for _ in range(len(self._acked))]
+        done = [self._acked[position] for position in range(len(self._acked))]
         if done:
             with self.broker.client.pipeline(transaction=True) as pipe:
                 pipe.srem(self._acks_key, *done)
                 pipe.hdel(f"{self._key}.msgs", *done)
                 pipe.execute()
+        for _ in done:  # Only now: what Redis did not hear of must be told again.
+            self._acked.popleft()
 
     def _decode(self, data: bytes | None) -> MessageProxy | None:
         if data is None:

@@ -65,10 +65,13 @@ def decode_items(batch: Mapping[str, Any]) -> list[Incoming]:
     Raises:
         KeyError, TypeError: the batch was not made by `encode_batch`.
     """
-    return [
+    items = [
         Incoming(item["id"], item["name"], item["payload"], item["trace"])
         for item in batch["items"]
     ]
+    if not all(isinstance(item.id, int) and isinstance(item.name, str) for item in items):
+        raise TypeError("an item's id or name has another type")
+    return items
 
 
 def seconds_since_sent(batch: Mapping[str, Any]) -> float:

@@ -125,6 +125,10 @@ async def store_dead_letter(
     reason: str,
 ) -> None:
     """Keep a message that can never be handled; storing it twice is no error."""
+    # PostgreSQL stores no NUL; a payload is JSON, where it is written as an escape.
+    sender, message_name, reason = (
+        text.replace("\x00", "\ufffd") for text in (sender, message_name, reason)
+    )
     await connection.execute(
         _STORE_DEAD_LETTER, queue, sender, message_id, message_name, payload, reason
     )

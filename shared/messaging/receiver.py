@@ -85,7 +85,8 @@ class Receiver:
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
-        self._in_hand_gauge = metrics.MESSAGES_IN_HAND.labels(database.schema)
+        self._is_closing = False
+        metrics.MESSAGES_IN_HAND.labels(database.schema).set_function(lambda: len(self._in_hand))
 
     @property
     def has_room(self) -> bool:
@@ -109,11 +110,11 @@ class Receiver:
             reason = f"not a batch: {type(error).__name__}"
             self._run(self._bury(queue, "", stray, reason), self._tasks)
             return
-        metrics.QUEUE_WAIT_SECONDS.labels(queue).observe(waited)
+        metrics.bound(metrics.QUEUE_WAIT_SECONDS, queue).observe(waited)
         by_kind: dict[type[Message], list[Delivery[Any]]] = {}
         for item in items:
             if (sender, item.id) in self._in_hand:
-                metrics.MESSAGES_HANDLED.labels(item.name, "duplicate").inc()
+                metrics.bound(metrics.MESSAGES_HANDLED, item.name, "duplicate").inc()
                 continue
             try:
                 kind = self._types[item.name]
@@ -124,18 +125,20 @@ class Receiver:
             delivery = Delivery(self, queue, sender, item.id, message, item.traceparent)
             self._in_hand[sender, item.id] = delivery
             by_kind.setdefault(kind, []).append(delivery)
-        self._in_hand_gauge.set(len(self._in_hand))
         for kind, deliveries in by_kind.items():
             self._start(kind, deliveries)
 
     async def close(self) -> None:
         """Finish what is in hand within `DRAIN_SECONDS`; the outbox sends the rest again."""
+        self._is_closing = True
         for task in self._waiting:
             task.cancel()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
-            for task in late:
-                task.cancel()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DRAIN_SECONDS
+        while self._tasks and (left := deadline - loop.time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
+        for task in self._tasks:
+            task.cancel()
 
     def finish(self, delivery: Delivery[Any]) -> None:
         """End a message whose effect is committed."""
@@ -147,12 +150,12 @@ class Receiver:
         if isinstance(error, PermanentError):
             self._run(self._give_up(delivery, error), self._tasks)
             return
-        if delivery.tries < len(REDELIVERY_SECONDS):
+        if delivery.tries < len(REDELIVERY_SECONDS) and not self._is_closing:
             wait = REDELIVERY_SECONDS[delivery.tries]
             delivery.tries += 1
-            metrics.MESSAGES_HANDLED.labels(delivery.message.name, "redelivered").inc()
+            metrics.bound(metrics.MESSAGES_HANDLED, delivery.message.name, "redelivered").inc()
             self._run(self._redeliver(delivery, wait), self._waiting)
-        elif isinstance(error, TransientError):
+        elif isinstance(error, TransientError) or self._is_closing:
             self._forget(delivery, "left_to_outbox")
         else:
             self._run(self._give_up(delivery, error), self._tasks)
@@ -205,8 +208,7 @@ class Receiver:
     def _forget(self, delivery: Delivery[Any], outcome: str) -> None:
         delivery.is_finished = True
         self._in_hand.pop((delivery.sender, delivery.id), None)
-        self._in_hand_gauge.set(len(self._in_hand))
-        metrics.MESSAGES_HANDLED.labels(delivery.message.name, outcome).inc()
+        metrics.bound(metrics.MESSAGES_HANDLED, delivery.message.name, outcome).inc()
         if len(self._in_hand) < self._capacity:
             self._room.set()
 

@@ -22,7 +22,6 @@ from tests.support.traffic import (
     POSTED,
     SLOW,
     UNANSWERED,
-    Order,
     Traffic,
 )
 
@@ -84,7 +83,7 @@ def test_slow_calls_do_not_delay_their_neighbours() -> None:
         eventually_blocking(
             lambda: not run_blocking(find_broken(stack.local.database_url, orders)).lost
         )
-        seconds = run_blocking(whole_ways(stack.local.database_url, orders))
+        seconds = run_blocking(whole_ways(stack.local.database_url))
         late = [seconds.pop(order.payment_id) for order in slow]
         others = sorted(seconds.values())
         print(f"slow: {late}, others: median {others[len(others) // 2]}, last {others[-1]}")
@@ -94,7 +93,7 @@ def test_slow_calls_do_not_delay_their_neighbours() -> None:
         settle(stack, traffic)
 
 
-async def whole_ways(database_url: str, orders: list[Order]) -> dict[str, float]:
+async def whole_ways(database_url: str) -> dict[str, float]:
     """Return how long each payment took from its notice to its enrollment."""
     connection = await asyncpg.connect(database_url)
     try:

@@ -69,7 +69,7 @@ class Broken:
         if count == 0:
             self.lost.append(f"{subject} has no {what}")
         elif count > 1:
-            self.doubled.append(f"{subject} has {count} {what}s")
+            self.doubled.append(f"{subject} has more than one {what}: {count}")
 
 
 async def find_broken(database_url: str, orders: Sequence[Order]) -> Broken:

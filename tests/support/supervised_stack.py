@@ -132,18 +132,14 @@ def supervised_stack(
         split=split,
         environment=BARE | dict(environment or {}),
     )
-    try:
-        with local:
-            stack = SupervisedStack(local)
-            try:
-                yield stack
-            except BaseException as error:
-                error.add_note(f"What happened:\n{stack.diary()}\nThe logs are in {directory}.")
-                raise
-            finally:
-                stack.end_supervision()
-            assert local.stop() == [], "these processes did not stop by themselves"
-    except BaseException:
-        raise
-    else:
-        shutil.rmtree(directory)
+    with local:
+        stack = SupervisedStack(local)
+        try:
+            yield stack
+        except BaseException as error:
+            error.add_note(f"What happened:\n{stack.diary()}\nThe logs are in {directory}.")
+            raise
+        finally:
+            stack.end_supervision()
+        assert local.stop() == [], "these processes did not stop by themselves"
+    shutil.rmtree(directory)

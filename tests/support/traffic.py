@@ -174,8 +174,16 @@ class Traffic:
             raise AssertionError(f"traffic does not flow: {self._unanswered()}") from error
         assert self._error is None, self._error
 
-    def buy(self, count: int, kind: Kind = SILENT) -> list[Order]:
-        """Carry out purchases as fast as is polite, and keep their notices to be posted."""
+    def buy(
+        self, count: int, kind: Kind = SILENT, *, customer_id: str | None = None
+    ) -> list[Order]:
+        """Carry out purchases as fast as is polite, and keep their notices to be posted.
+
+        Args:
+            count: How many.
+            kind: Of which kind.
+            customer_id: One customer who buys the same product each time, instead of one each.
+        """
         places = asyncio.Semaphore(TOGETHER_MAX)
 
         async def buy_one(order: Order) -> None:
@@ -184,6 +192,8 @@ class Traffic:
 
         async def buy_all() -> list[Order]:
             orders = [self._new_order(kind) for _ in range(count)]
+            for order in orders if customer_id is not None else ():
+                order.customer_id, order.product_id = str(customer_id), "course-0"
             await asyncio.gather(*(buy_one(order) for order in orders))
             return orders
 

@@ -142,12 +142,14 @@ class SslcommerzGateway:
             for element in elements
             if _text(element, "status") in _PAID and _text(element, "val_id")
         ]
-        if paid:
-            verdict = await self.confirm(reference, paid[0])
-            if isinstance(verdict, Paid) and len(set(paid)) > 1:
-                return replace(verdict, is_repeated=True)
-            return verdict
-        return _unpaid(elements)
+        if not paid:
+            return _unpaid(elements)
+        verdict: Verdict = Unknown("no_element")
+        for validation_id in dict.fromkeys(paid):
+            verdict = await self.confirm(reference, validation_id)
+            if isinstance(verdict, Paid):
+                return replace(verdict, is_repeated=len(set(paid)) > 1)
+        return verdict
 
     async def _ask(self, operation: str, target: str) -> Mapping[str, Any] | Unknown:
         started = time.perf_counter()

@@ -1,0 +1,98 @@
+"""Copies of Sluice in which one guard is missing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.modules import PACKAGES, REPOSITORY
+from tests.support.supervised_stack import BARE
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One change of one file; `before` must occur in it exactly once."""
+
+    path: str
+    before: str
+    after: str
+
+
+RESEND = Mutation(
+    "shared/messaging/relay.py",
+    "        items = await outbox.claim_due(connection, BATCH_SIZE_MAX)\n",
+    "        items = (await outbox.claim_due(connection, BATCH_SIZE_MAX))[:0]\n",
+)
+
+ENROLLMENT_UNIQUE = Mutation(
+    "services/enrollment/migrations/0001_create_enrollment.sql",
+    ",\n    CONSTRAINT enrollment_once_per_product UNIQUE (customer_id, product_id)"
+    ",\n    CONSTRAINT enrollment_once_per_payment UNIQUE (payment_id)\n",
+    "\n",
+)
+
+EVENT_UNIQUE = Mutation(
+    "services/webhook/migrations/0001_create_inbound_event.sql",
+    ",\n    PRIMARY KEY (gateway, event_key, event_day)\n",
+    "\n",
+)
+
+STATE_TRIGGER = Mutation(
+    "services/payments/migrations/0001_create_payment.sql",
+    "    WHEN (OLD.state IS DISTINCT FROM NEW.state AND (",
+    "    WHEN (false AND (",
+)
+
+VERSION = Mutation(
+    "services/payments/store.py",
+    "         WHERE payment.id = change.id\n           AND payment.version = change.version\n",
+    "         WHERE payment.id = change.id\n",
+)
+
+ACKNOWLEDGE_AFTER_COMMIT = Mutation(
+    "services/webhook/handlers.py",
+    "        await runtime.inbox.submit(event)\n",
+    "        runtime.inbox.submit(event)\n",
+)
+
+RECEIPT_AFTER_COMMIT = Mutation(
+    "shared/messaging/receiver.py",
+    "            self._in_hand[sender, item.id] = delivery\n",
+    "            self._in_hand[sender, item.id] = delivery\n"
+    "            self._publisher.confirm(sender, item.id)\n",
+)
+
+
+def copy_without(mutation: Mutation, directory: Path, *more: str) -> dict[str, str]:
+    """Copy Sluice without one guard and return the environment in which Python imports the copy.
+
+    Args:
+        mutation: What to change.
+        directory: An empty one.
+        more: What to copy beside the packages.
+    """
+    for name in (*PACKAGES, *more):
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, directory / name)
+        else:
+            shutil.copy2(source, directory / name)
+    path = directory / mutation.path
+    text = path.read_text(encoding="utf-8")
+    found = text.count(mutation.before)
+    assert found == 1, f"{mutation.path} has {found} places to change: adapt the mutation"
+    path.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
+    # Else the working directory would go first.
+    environment = {**BARE, "PYTHONPATH": str(directory), "PYTHONSAFEPATH": "1"}
+    imported = subprocess.run(
+        [sys.executable, "-c", "import deploy, services, shared; print(shared.__path__[0])"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(imported.stdout.strip()) == directory / "shared"
+    return environment
