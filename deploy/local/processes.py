@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.errors import LocalStackError, last_lines
-from deploy.local.ports import LOOPBACK, POLL_SECONDS
+from deploy.local.local_server import POLL_SECONDS
+from deploy.local.ports import LOOPBACK
 
 #: Longer than a readiness check takes to give up on its databases (2 s each).
 PROBE_SECONDS: Final = 5.0

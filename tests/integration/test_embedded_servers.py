@@ -20,7 +20,8 @@ import pytest
 import redis
 
 from deploy.local import errors
-from deploy.local.ports import LocalServer, children, free_port, require_free
+from deploy.local.local_server import LocalServer, children
+from deploy.local.ports import free_port, require_free
 from deploy.local.postgres_server import PostgresServer
 from deploy.local.redis_server import RedisServer
 

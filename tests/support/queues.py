@@ -22,7 +22,7 @@ def key_of(queue: str) -> str:
 async def bodies_on(client: redis.asyncio.Redis, queue: str) -> list[dict[str, Any]]:
     """Return the Dramatiq messages that are ready on a queue, first to last."""
     key = key_of(queue)
-    ids: list[bytes] = await client.lrange(key, 0, -1)
+    ids = await client.lrange(key, 0, -1)
     return [orjson.loads(await client.hget(f"{key}.msgs", each) or b"") for each in ids]
 
 

@@ -23,7 +23,8 @@ import pytest
 
 from deploy.local.environment import environment_beside
 from deploy.local.errors import LocalStackError, PortTakenError
-from deploy.local.ports import children, free_port, require_free
+from deploy.local.local_server import children
+from deploy.local.ports import free_port, require_free
 from deploy.local.postgres_server import PostgresServer
 from deploy.local.redis_server import RedisServer
 from deploy.local.stack import PORT_COUNT, LocalStack, free_ports

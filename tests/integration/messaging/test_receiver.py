@@ -231,6 +231,21 @@ async def test_a_refusal_for_good_is_buried_at_once(enrollment_core: Core) -> No
     assert in_hand() == 0
 
 
+async def test_a_message_that_its_handler_puts_back_gets_no_receipt_until_it_is_done(
+    enrollment_core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the sender's outbox would forget what only this process still remembers."""
+    monkeypatch.setattr(receiver_module, "REDELIVERY_SECONDS", (60,))
+
+    async def put_the_first_back(deliveries: Deliveries) -> None:
+        deliveries[0].fail(TransientError("away"))
+
+    async with receiving(enrollment_core, put_the_first_back) as world:
+        await world.receive(1, 2)
+        assert await world.until_confirmed(2) == [2]
+        assert in_hand() == 1
+
+
 async def test_a_bug_in_a_handler_is_tried_again_at_growing_waits_and_then_buried(
     enrollment_core: Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,9 +469,8 @@ async def test_a_give_up_that_postgresql_cannot_store_leaves_the_message_to_the_
     new_database: str, redis_url: str
 ) -> None:
     async def refuse(deliveries: Deliveries) -> None:
-        raise_ = NotFoundError("none")
         for delivery in deliveries:
-            delivery.fail(raise_)
+            delivery.fail(NotFoundError("none"))
 
     async with (
         proxied(new_database) as (proxy, url),
