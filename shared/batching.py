@@ -7,11 +7,15 @@ a few milliseconds so that each carries more.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from shared.errors import TransientError
+
+#: The rate of items is that of the last such window: short enough to follow a burst.
+RATE_WINDOW_SECONDS: Final = 0.1
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,8 +31,8 @@ class Batcher(Generic[T, R]):
         size_max: Most items of one flush.
         flushes_max: Most flushes in flight at once.
         spacing_seconds: Least time between the starts of two flushes while items keep coming.
-        full_load_size: The spacing grows to its full length with the size of the last flush, so
-            that little load is hardly slowed down.
+        load_rate: Items a second above which flushes are spaced; the spacing grows to its full
+            length at three times that rate. Below it nothing waits.
     """
 
     def __init__(
@@ -38,13 +42,16 @@ class Batcher(Generic[T, R]):
         size_max: int = 100,
         flushes_max: int = 1,
         spacing_seconds: float = 0.0,
-        full_load_size: int = 1,
+        load_rate: float = 0.0,
     ) -> None:
         self._flush = flush
         self._size_max = size_max
         self._flushes_max = flushes_max
         self._spacing_seconds = spacing_seconds
-        self._full_load_size = full_load_size
+        self._load_rate = load_rate
+        self._rate = 0.0
+        self._counted = 0
+        self._counting_since = self._started_at = -math.inf
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._runners: set[asyncio.Task[None]] = set()
 
@@ -69,21 +76,34 @@ class Batcher(Generic[T, R]):
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                started = loop.time()
+                pause = self._started_at + self._spacing() - loop.time()
+                if pause > 0 and len(self._waiting) < self._size_max:
+                    await asyncio.sleep(pause)
+                self._started_at = loop.time()
                 count = min(len(self._waiting), self._size_max)
                 batch = [self._waiting.popleft() for _ in range(count)]
+                self._count(count)
                 await self._flush_batch(batch)
-                if self._spacing_seconds and 0 < len(self._waiting) < self._size_max:
-                    spacing = self._spacing_seconds * min(1.0, count / self._full_load_size)
-                    pause = started + spacing - loop.time()
-                    if pause > 0:
-                        await asyncio.sleep(pause)
         finally:
             # Not in a callback of the task: who was just answered would run before it, and what
             # they submit would wait for a runner that has ended.
             runner = asyncio.current_task()
             assert runner is not None
             self._runners.discard(runner)
+
+    def _spacing(self) -> float:
+        """Return the least time between the starts of two flushes, for the present rate."""
+        if not self._spacing_seconds or not self._load_rate:
+            return self._spacing_seconds
+        excess = (self._rate - self._load_rate) / (2 * self._load_rate)
+        return self._spacing_seconds * min(1.0, max(0.0, excess))
+
+    def _count(self, count: int) -> None:
+        self._counted += count
+        elapsed = self._started_at - self._counting_since
+        if elapsed >= RATE_WINDOW_SECONDS:
+            self._rate = self._counted / elapsed
+            self._counted, self._counting_since = 0, self._started_at
 
     async def _flush_batch(self, batch: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
         try:

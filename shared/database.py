@@ -15,6 +15,9 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 #: Longest wait for a new connection. Callers answer 503 rather than hang.
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 
+#: Longest pause between two statements of a transaction; ours do nothing else meanwhile.
+IDLE_IN_TRANSACTION_SECONDS: Final = 10
+
 #: What asyncpg raises when the server is away, going away or not answering.
 UNAVAILABLE: Final = (
     OSError,
@@ -23,6 +26,7 @@ UNAVAILABLE: Final = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
 )
@@ -90,6 +94,8 @@ class Database:
                     # A plan made once per connection is right for every batch size, and
                     # planning anew costs more than it can win on these tables.
                     "plan_cache_mode": "force_generic_plan",
+                    # A process that is frozen, or whose machine is gone, holds its rows no longer.
+                    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
                 },
                 init=self._take_role,
                 # Nothing here leaves state in a session; the default reset is a round

@@ -47,7 +47,7 @@ class RevokeBody(Body):
 class EnrollmentsQuery(BaseModel):
     """Query of `GET /api/enrollments`."""
 
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, validate_by_name=True)
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
     customer_id: ShortText | None = None
     product_id: ShortText | None = None

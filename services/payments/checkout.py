@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from opentelemetry.trace import SpanKind
 
@@ -32,7 +33,13 @@ from shared.gateways.interface import (
 )
 from shared.identifiers import is_id, new_id
 from shared.messaging import outbox
+from shared.messaging.envelope import Outgoing
 from shared.money import Money
+
+#: States that say no more than that a page is wanted or was opened.
+_WAITING_FOR_PAGE: Final = frozenset(
+    {PaymentState.CREATED, PaymentState.PENDING, PaymentState.UNKNOWN}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +174,15 @@ async def _open_checkout(
         result = await gateway.open_checkout(order)
     async with runtime.core.database.transaction() as connection:
         payment = (await store.find_by_ids(connection, [attempt.payment_id]))[attempt.payment_id]
-        change, message = _record_checkout(runtime, payment, attempt, result, purchase)
+        change = _change_after(runtime, payment, result)
+        message = _announcement_of(attempt, result, purchase)
         announcements = {payment.id: (message, traceparent)} if message is not None else {}
-        saved, outgoing = await store.save_and_announce(
-            connection, [change], announcements, runtime.core.clock()
-        )
+        saved: frozenset[str] = frozenset()
+        outgoing: list[Outgoing] = []
+        if change is not None:
+            saved, outgoing = await store.save_and_announce(
+                connection, [change], announcements, runtime.core.clock()
+            )
         if not saved:
             # A notice was faster than our own answer and has decided more than we could.
             outgoing = await outbox.append(connection, list(announcements.values()))
@@ -199,31 +210,37 @@ async def _open_checkout(
         )
 
 
-def _record_checkout(
-    runtime: Runtime,
-    payment: Payment,
+def _announcement_of(
     attempt: store.Attempt,
     result: CheckoutOpened | CheckoutRefused | CheckoutUnknown,
     purchase: Purchase,
-) -> tuple[Change, Message | None]:
+) -> Message | None:
+    if not isinstance(result, CheckoutOpened) or purchase.return_url is None:
+        return None
+    return contract.CheckoutOpened(
+        payment_id=attempt.payment_id,
+        reference=attempt.reference,
+        return_url=purchase.return_url,
+    )
+
+
+def _change_after(
+    runtime: Runtime,
+    payment: Payment,
+    result: CheckoutOpened | CheckoutRefused | CheckoutUnknown,
+) -> Change | None:
+    """Return what the answer makes of the payment; None when a notice has said more by now."""
+    if payment.state not in _WAITING_FOR_PAGE:
+        return None
     now = runtime.core.clock()
     match result:
         case CheckoutOpened():
             opened = replace(
                 payment,
-                state=next_state(payment.state, PaymentState.PENDING)
-                if payment.state in {PaymentState.CREATED, PaymentState.UNKNOWN}
-                else payment.state,
+                state=next_state(payment.state, PaymentState.PENDING),
                 reason="customer_must_pay",
             )
-            if purchase.return_url is None:
-                return Change(opened, "checkout_opened"), None
-            message = contract.CheckoutOpened(
-                payment_id=payment.id,
-                reference=attempt.reference,
-                return_url=purchase.return_url,
-            )
-            return Change(opened, "checkout_opened"), message
+            return Change(opened, "checkout_opened")
         case CheckoutRefused():
             failed = replace(
                 payment,
@@ -231,7 +248,7 @@ def _record_checkout(
                 reason=f"gateway_refused:{result.reason}"[:300],
                 next_check_at=None,
             )
-            return Change(failed, "checkout_refused"), None
+            return Change(failed, "checkout_refused")
         case CheckoutUnknown():
             state = next_state(payment.state, PaymentState.UNKNOWN)
             unknown = replace(
@@ -240,4 +257,4 @@ def _record_checkout(
                 reason=f"checkout_unknown:{result.reason}"[:300],
                 next_check_at=next_check_at(state, payment.checks_made, now),
             )
-            return Change(unknown, "checkout_unknown"), None
+            return Change(unknown, "checkout_unknown")

@@ -16,12 +16,11 @@ from services.payments.runtime import Judgement, Runtime, ask
 from shared.contracts.webhook import NoticeReceived
 from shared.errors import (
     DatabaseUnavailableError,
+    GatewayUnavailableError,
     NotFoundError,
     SluiceError,
 )
-from shared.gateways.interface import (
-    Unknown,
-)
+from shared.gateways.interface import Pending, Unknown
 from shared.messaging.receiver import Delivery
 from shared.metrics import bound
 
@@ -78,7 +77,10 @@ async def _check(runtime: Runtime, delivery: Delivery[NoticeReceived], payment: 
                 runtime, payment, notice.reference, notice.claim, notice.validation_id
             )
             bound(metrics.CHECKS, payment.gateway, "notice", type(verdict).__name__.lower()).inc()
-            if isinstance(verdict, Unknown) and notice.claim == "paid":
+            if notice.claim == "paid" and isinstance(verdict, (Unknown, Pending)):
+                if payment.next_check_at is None:
+                    # Nobody looks at a payment at rest, so only the message can bring it up again.
+                    raise GatewayUnavailableError(f"the gateway does not say: {verdict.reason}")
                 # Remembered, so that the reconciler can ask by the same handle.
                 payment = replace(payment, validation_id=notice.validation_id or None)
             await runtime.results.submit(

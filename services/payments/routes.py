@@ -81,7 +81,7 @@ class PaymentBody(Body):
 class PaymentsQuery(BaseModel):
     """Query of `GET /api/payments`."""
 
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, validate_by_name=True)
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
     customer_id: ShortText | None = None
     product_id: ShortText | None = None

@@ -19,6 +19,7 @@ from shared.contracts.payments import PaymentSucceeded
 from shared.errors import ConflictError
 from shared.gateways.interface import Claim, PaymentGateway, Unknown, Verdict
 from shared.gateways.registry import CLIENTS
+from shared.messaging.publisher import LOAD_RATE
 from shared.metrics import bound
 from shared.process import Core
 
@@ -60,7 +61,7 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
 
     built = {name: build(settings) for name, build in CLIENTS.items()}
     results: Batcher[Judgement, None] = Batcher(
-        record, spacing_seconds=RECORD_SPACING_SECONDS, full_load_size=100
+        record, spacing_seconds=RECORD_SPACING_SECONDS, load_rate=LOAD_RATE
     )
     try:
         yield Runtime(

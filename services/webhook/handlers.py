@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -80,10 +80,11 @@ async def return_address(
     if found is None:
         return None
     payment_id, url = found
-    parts = urlsplit(url)
-    query = [*parse_qsl(parts.query, keep_blank_values=True)]
-    query += [("paymentId", payment_id), ("result", result)]
-    return urlunsplit(parts._replace(query=urlencode(query)))
+    # Added to the text as it was given: taken apart and put together again it might be another.
+    address, hash_sign, fragment = url.partition("#")
+    joint = "&" if "?" in address else "?"
+    added = urlencode({"paymentId": payment_id, "result": result})
+    return f"{address}{joint}{added}{hash_sign}{fragment}"
 
 
 async def remember_return_addresses(

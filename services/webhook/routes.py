@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final, Literal
 from urllib.parse import parse_qsl
 
@@ -57,7 +58,7 @@ def webhook_routes(runtime: Runtime) -> list[Route]:
         address = await handlers.return_address(runtime, reference, result)
         if address is None:
             return web.Response(text=_BACK_PAGE, content_type="text/html")
-        raise web.HTTPSeeOther(address)
+        return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": address})
 
     return [
         Route("POST", "/webhooks/{gateway}", receive),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final, Literal, NamedTuple
 
 from shared.contracts.subscriptions import SUBSCRIPTIONS
@@ -58,14 +58,19 @@ _INSERT_EVENTS: Final = """
 """
 
 
+def _event_identity(event: InboundEvent) -> tuple[str, str, date]:
+    return event.gateway, event.notice.event_key, event.notice.event_day
+
+
 async def insert_events(connection: Connection, events: Sequence[InboundEvent]) -> list[Outgoing]:
     """Store events with their messages; those already stored are left out of the answer.
 
-    The events must differ from one another in gateway, key and day.
+    The events must differ from one another in gateway, key and day. They are stored in the order of
+    these, so that two writers of the same events cannot deadlock.
     """
     (subscription,) = SUBSCRIPTIONS[NoticeReceived]
     rows = []
-    for event in events:
+    for event in sorted(events, key=_event_identity):
         notice = event.notice
         message = NoticeReceived(
             gateway=event.gateway,
@@ -107,7 +112,8 @@ async def insert_return_addresses(
     connection: Connection, addresses: Sequence[tuple[str, str, str]]
 ) -> None:
     """Remember (reference, payment id, return address); one already known is no error."""
-    await connection.execute(_INSERT_RETURN_ADDRESSES, *zip(*addresses, strict=True))
+    # Sorted, so that two writers of the same addresses cannot deadlock.
+    await connection.execute(_INSERT_RETURN_ADDRESSES, *zip(*sorted(addresses), strict=True))
 
 
 _FIND_RETURN_ADDRESS: Final = """

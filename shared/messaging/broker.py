@@ -163,11 +163,17 @@ class _WakefulConsumer(_RedisConsumer):
         return None
 
     def close(self) -> None:
-        """Tell Redis what is done, at a stop."""
+        """Tell Redis what is done, and give back what was fetched but never looked at.
+
+        A stop, which comes while a consumer waits for its queue, finds the next message here.
+        """
         try:
             self._tell_acked()
+            fetched = [self._decode(data) for data in self.message_cache]
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
+        self.message_cache = []
+        self.requeue([message for message in fetched if message is not None])
 
     def _tell_acked(self) -> None:
         done = [self._acked[position] for position in range(len(self._acked))]
@@ -184,13 +190,28 @@ class _WakefulConsumer(_RedisConsumer):
             return None
         try:
             message = dramatiq.Message.decode(data)
-        except (DecodeError, TypeError, KeyError) as error:
+            self._require_usable(message)
+        except (DecodeError, TypeError) as error:
             # Its neighbours are handled; the senders' outboxes send again what was in it.
             log.error("undecodable_message", queue=self.queue_name, error=type(error).__name__)
             self._drop(data)
             return None
         self.queued_message_ids.add(message.message_id)
         return MessageProxy(message)
+
+    def _require_usable(self, message: dramatiq.Message[Any]) -> None:
+        """Refuse what would break Dramatiq's own loop, and with it the queue.
+
+        Raises:
+            TypeError: the body is a message, but none that we could handle and acknowledge.
+        """
+        if (
+            message.queue_name != self.queue_name
+            or not isinstance(message.kwargs, dict)
+            or not isinstance(message.options, dict)
+            or "redis_message_id" not in message.options
+        ):
+            raise TypeError("not a message of this queue")
 
     def _drop(self, data: bytes) -> None:
         """Move an undecodable body to Redis's dead letters; its id is only known to Redis."""

@@ -24,8 +24,12 @@ from shared.messaging.redis_client import UNAVAILABLE
 
 log = structlog.get_logger()
 
-#: Under full load, least time between two publications: fuller messages for 30 ms of latency.
+#: Under full load, least time between two publications: fuller messages for 30 ms of latency. The
+#: cost is per publication and per Dramatiq message, on both sides and in Redis.
 SPACING_SECONDS: Final = 0.03
+
+#: Messages a second from which load is heavy enough for that.
+LOAD_RATE: Final = 500
 
 #: Nobody waits for a receipt, so they may gather for longer, under little load too.
 RECEIPT_SPACING_SECONDS: Final = 0.25
@@ -55,7 +59,7 @@ class Publisher:
             self._flush_messages,
             size_max=PUBLICATION_SIZE_MAX,
             spacing_seconds=SPACING_SECONDS,
-            full_load_size=ITEMS_MAX,
+            load_rate=LOAD_RATE,
         )
         self._receipts: Batcher[tuple[str, int], None] = Batcher(
             self._flush_receipts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from typing import Final
@@ -96,7 +97,9 @@ class QueueWorker:
                 # What was fetched stays unacknowledged; another worker's maintenance returns it.
                 log.warning("fetched_messages_not_returned", error=type(error).__name__)
             finally:
-                loop.call_soon_threadsafe(stopped.set)
+                # When this took too long the loop may be closed: then nobody waits any more.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(stopped.set)
 
         # A thread of its own and a daemon: an executor's thread would be waited for at exit.
         threading.Thread(target=stop_worker, daemon=True).start()

@@ -93,9 +93,7 @@ def _refuse(error: SluiceError) -> web.Response:
     return response
 
 
-def _render(error: web.HTTPException) -> web.StreamResponse:
-    if error.status < 400:  # noqa: PLR2004 - a redirect raised by a handler
-        return error
+def _render(error: web.HTTPException) -> web.Response:
     code = error.reason.lower().replace(" ", "_")
     response = json_response(envelope(code, error.reason), status=error.status)
     if "Allow" in error.headers:

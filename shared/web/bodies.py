@@ -18,6 +18,7 @@ LongText = Annotated[str, StringConstraints(max_length=500, pattern=_PRINTABLE)]
 
 def _is_web_address(url: str) -> str:
     parts = urlsplit(url)
+    _ = parts.port  # Raises ValueError when it is none.
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
         raise ValueError("must be an http(s) address without a user name")
     return url
@@ -33,9 +34,7 @@ WebAddress = Annotated[
 class Body(BaseModel):
     """A request body in camelCase; an unknown field is an error, and types are not converted."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, strict=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, strict=True)
 
 
 def time_text(moment: datetime | None) -> str | None:

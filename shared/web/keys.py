@@ -26,7 +26,8 @@ class ApiKey:
 
 def digest_of(key: str) -> bytes:
     """Hash a key. Keys are long and random, so a plain hash is enough."""
-    return hashlib.sha256(key.encode()).digest()
+    # A header may hold bytes that are no text; such a key is as unknown as any other.
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
 
 
 def describe(name: str, scopes: Iterable[Scope], key: str) -> str:

@@ -16,6 +16,10 @@ from shared.errors import InvalidInputError, TooLargeError
 #: Largest body of an API request; a payment with its metadata is far below.
 BODY_BYTES_MAX: Final = 64 * 1024
 
+#: A refusal names this many fields at most, and cuts their names: the sender chose them.
+FIELDS_NAMED_MAX: Final = 20
+FIELD_NAME_LENGTH_MAX: Final = 200
+
 PAGE_SIZE_DEFAULT: Final = 50
 PAGE_SIZE_MAX: Final = 200
 
@@ -114,9 +118,10 @@ def parse_query(model: type[B], request: web.Request) -> B:
 
 def invalid(error: ValidationError, what: str) -> InvalidInputError:
     """Turn pydantic's error into ours; the values themselves are not repeated."""
+    items = error.errors(include_url=False, include_input=False, include_context=False)
     details = {
-        ".".join(str(part) for part in item["loc"]) or "body": item["msg"]
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
+        ".".join(str(part) for part in item["loc"])[:FIELD_NAME_LENGTH_MAX] or "body": item["msg"]
+        for item in items[:FIELDS_NAMED_MAX]
     }
     problems = "; ".join(f"{name}: {problem}" for name, problem in details.items())
     return InvalidInputError(f"{what} is not right: {problems}", details=details)

@@ -30,7 +30,9 @@ RECEIPT_SECONDS: Final = 0.5
 
 _PAYMENT_STATES: Final = "SELECT count(*) FROM payments.payment WHERE state = 'succeeded'"
 _NOTICES_UNDER_WAY: Final = "SELECT count(*) FROM webhook.outbox"
-_GRANTS_THAT_WAIT: Final = """
+
+#: Connections of the enrollment service that wait for a lock.
+GRANTS_THAT_WAIT: Final = """
     SELECT count(*)
       FROM pg_stat_activity
      WHERE application_name = 'sluice-enrollment' AND wait_event_type = 'Lock'
@@ -51,7 +53,7 @@ class World:
         return self.stack.local.database_url
 
     def count(self, query: str) -> int:
-        return run_blocking(_count(self.database_url, query))
+        return run_blocking(count_rows(self.database_url, query))
 
     def resend_after(self, seconds: float) -> None:
         """Shorten the wait before the first resend, so that a scenario takes seconds."""
@@ -71,7 +73,7 @@ class World:
         keep_promises(self.stack.local.environment, self.traffic.finish(deadline), deadline)
 
 
-async def _count(url: str, query: str) -> int:
+async def count_rows(url: str, query: str) -> int:
     connection = await asyncpg.connect(url)
     try:
         count: int = await connection.fetchval(query)
@@ -150,10 +152,10 @@ def death_before_the_commit(world: World) -> None:
     world.resend_after(6)
     orders = world.traffic.buy(3)
     succeeded = world.count(_PAYMENT_STATES) + len(orders)
-    lock = world.traffic.run(_lock_enrollments(world.database_url))
+    lock = world.traffic.run(lock_enrollments(world.database_url))
     world.acknowledge(orders)
     eventually_blocking(lambda: world.count(_PAYMENT_STATES) == succeeded)
-    eventually_blocking(lambda: world.count(_GRANTS_THAT_WAIT) > 0)
+    eventually_blocking(lambda: world.count(GRANTS_THAT_WAIT) > 0)
     with outlast(RECEIPT_SECONDS):
         pass
     world.stack.kill("unified")
@@ -161,7 +163,8 @@ def death_before_the_commit(world: World) -> None:
     world.settle()
 
 
-async def _lock_enrollments(url: str) -> asyncpg.Connection[asyncpg.Record]:
+async def lock_enrollments(url: str) -> asyncpg.Connection[asyncpg.Record]:
+    """Keep everybody from enrolling until the connection is closed."""
     connection = await asyncpg.connect(url)
     await connection.execute("BEGIN; LOCK TABLE enrollment.enrollment IN ACCESS EXCLUSIVE MODE")
     return connection

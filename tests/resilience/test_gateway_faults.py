@@ -33,7 +33,10 @@ TIMEOUT_SECONDS: Final = 5
 #: One call in a hundred is slow.
 NEIGHBOURS: Final = 198
 SLOW_CALLS: Final = 2
-SLOW_SECONDS: Final = 4.0
+SLOW_SECONDS: Final = 6.0
+
+#: Who waited for a slow neighbour would need longer. The whole burst takes 0.4 s on an idle machine.
+UNDELAYED_SECONDS: Final = 5.0
 
 _WHOLE_WAY: Final = """
     SELECT enrollment.payment_id,
@@ -89,7 +92,7 @@ def test_slow_calls_do_not_delay_their_neighbours() -> None:
         print(f"slow: {late}, others: median {others[len(others) // 2]}, last {others[-1]}")
         assert min(late) >= SLOW_SECONDS
         assert len(others) == NEIGHBOURS
-        assert others[-1] < SLOW_SECONDS / 2
+        assert others[-1] < UNDELAYED_SECONDS
         settle(stack, traffic)
 
 

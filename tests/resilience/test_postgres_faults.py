@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.support.polling import eventually_blocking
+import pytest
+
+from shared.errors import DatabaseUnavailableError
+from shared.process import Core
+from tests.support.polling import eventually, eventually_blocking
 from tests.support.promises import settle
 from tests.support.supervised_stack import outlast, supervised_stack
 from tests.support.traffic import Order, Traffic
 
 OUTAGE_SECONDS: Final = 10.0
+
+#: Soon enough for the next redelivery, and for the first resend of what waits for the row.
+GIVEN_BACK_SECONDS: Final = 25.0
+
+_INSERT: Final = """
+    INSERT INTO enrollment (id, customer_id, product_id, state)
+    VALUES ('enr_1', 'cus_1', 'course_1', 'active')
+"""
+_TOUCH: Final = "UPDATE enrollment SET updated_at = clock_timestamp() WHERE id = 'enr_1'"
 
 
 def test_a_postgres_that_restarts_hangs_or_dies_loses_and_doubles_nothing() -> None:
@@ -39,6 +52,32 @@ def test_a_postgres_that_restarts_hangs_or_dies_loses_and_doubles_nothing() -> N
         for order in held:
             traffic.run(traffic.acknowledge(order))
         settle(stack, traffic)
+
+
+async def test_a_transaction_that_nobody_goes_on_with_gives_its_rows_back(
+    enrollment_core: Core,
+) -> None:
+    """Its process may be frozen, or its machine gone: then nothing closes the connection."""
+    database = enrollment_core.database
+    async with database.connection() as connection:
+        await connection.execute(_INSERT)
+
+    async def is_free() -> bool:
+        try:
+            async with database.connection() as connection:
+                await connection.execute(_TOUCH)
+        except DatabaseUnavailableError:
+            return False  # Waited for the row as long as a statement may.
+        return True
+
+    async def go_on_late() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(_TOUCH)
+            await eventually(is_free, timeout_seconds=GIVEN_BACK_SECONDS)
+            await connection.execute(_TOUCH)
+
+    with pytest.raises(DatabaseUnavailableError):
+        await go_on_late()
 
 
 def refuse_notices(traffic: Traffic, held: Order) -> None:

@@ -23,6 +23,8 @@ from deploy.local.ports import free_port
 from deploy.local.redis_server import RedisServer
 from shared.contracts.subscriptions import queues_of
 from shared.messaging import broker as broker_module
+from shared.messaging import redis_client
+from shared.messaging import worker as worker_module
 from shared.messaging.broker import ACKED_MAX, SluiceBroker, declare_actor
 from shared.messaging.envelope import encode_batch
 from shared.messaging.publisher import Publisher
@@ -86,9 +88,11 @@ class Working:
     def consumer_thread(self) -> threading.Thread:
         return self.worker._worker.consumers[GRANTS]
 
-    async def dead_ids(self) -> set[str]:
-        ids = await self.redis.zrange(f"{key_of(GRANTS)}.XQ", 0, -1)
-        return {each.decode() if isinstance(each, bytes) else each for each in ids}
+    async def until_dead(self, message_id: str) -> None:
+        async def dead() -> bool:
+            return await self.redis.zscore(f"{key_of(GRANTS)}.XQ", message_id) is not None
+
+        await eventually(dead)
 
 
 @asynccontextmanager
@@ -109,7 +113,18 @@ async def working(url: str, *, is_started: bool = True) -> AsyncIterator[Working
         await publisher.close()
 
 
-async def test_a_message_reaches_an_idle_worker_within_a_few_milliseconds(redis_url: str) -> None:
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stop take less than the seconds that idle threads wait."""
+    monkeypatch.setattr(broker_module, "BLOCK_SECONDS", 0.2)
+    monkeypatch.setattr(worker_module, "IDLE_MS", 100)
+
+
+async def test_a_message_reaches_an_idle_worker_within_a_few_milliseconds(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "BLOCK_SECONDS", redis_client.BLOCK_SECONDS)
+    monkeypatch.setattr(worker_module, "IDLE_MS", 1_000)
     async with working(redis_url) as world:
         waits = []
         for number in range(1, 21):
@@ -205,7 +220,7 @@ def spoiled(change: Callable[[dict[str, Any]], Any]) -> bytes:
         pytest.param(spoiled(lambda fields: fields.update(options=None)), id="no options"),
         pytest.param(spoiled(lambda fields: fields.update(options={})), id="no id in the options"),
         pytest.param(spoiled(lambda fields: fields.update(kwargs=[])), id="no arguments"),
-        pytest.param(spoiled(lambda fields: fields.update(actor_name="x")), id="unknown actor"),
+        pytest.param(spoiled(lambda fields: fields.update(queue_name="x")), id="another queue"),
     ],
 )
 async def test_a_body_that_cannot_be_used_ends_in_the_dead_letters_and_its_neighbours_go_on(
@@ -219,13 +234,20 @@ async def test_a_body_that_cannot_be_used_ends_in_the_dead_letters_and_its_neigh
         await world.taking.until(2)
         assert world.taking.ids == [1, 2]
 
-        async def is_buried() -> bool:
-            return await world.dead_ids() != set()
-
-        await eventually(is_buried)
+        await world.until_dead("poison")
         await world.send(3)
         await world.taking.until(3)
         assert world.worker.problems() == []
+
+
+async def test_a_message_for_an_unknown_actor_ends_in_the_dead_letters(redis_url: str) -> None:
+    async with working(redis_url) as world:
+        body = spoiled(lambda fields: fields.update(actor_name="x"))
+        message_id = orjson.loads(body)["message_id"]
+        await world.push(body, message_id)
+        await world.until_dead(message_id)
+        await world.send(1)
+        await world.taking.until(1)
 
 
 async def test_a_time_out_of_redis_ends_no_consumer_thread(
@@ -236,7 +258,7 @@ async def test_a_time_out_of_redis_ends_no_consumer_thread(
     class Impatient(redis.Redis):
         def execute_command(self, *args: Any, **options: Any) -> Any:
             try:
-                return super().execute_command(*args, **options)
+                return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             except redis.TimeoutError:
                 timed_out.set()
                 raise
@@ -321,6 +343,7 @@ async def test_a_stop_is_bounded_while_redis_hangs_and_may_be_repeated(
         assert world.worker.problems() == [], "a worker that stops has no problems"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_the_death_of_a_consumer_thread_is_a_problem_with_its_name(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +359,7 @@ async def test_the_death_of_a_consumer_thread_is_a_problem_with_its_name(
         assert f"consumer of {GRANTS} is dead" in world.worker.problems()
 
 
-async def test_the_worker_thread_that_dies_is_a_problem(redis_url: str) -> None:
+async def test_a_worker_thread_that_dies_is_a_problem(redis_url: str) -> None:
     async with working(redis_url) as world:
         victim = world.worker._worker.workers[0]
         victim.stop()

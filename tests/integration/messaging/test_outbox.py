@@ -32,8 +32,8 @@ async def make_due(core: Core) -> None:
 async def rows(core: Core) -> list[asyncpg.Record]:
     async with core.database.connection() as connection:
         return await connection.fetch("""
-            SELECT id, sends, parked_at, extract(epoch FROM send_again_at - clock_timestamp())::float
-                   AS wait
+            SELECT id, sends, parked_at,
+                   extract(epoch FROM send_again_at - clock_timestamp())::float AS wait
               FROM outbox
              ORDER BY id""")
 
@@ -49,10 +49,13 @@ async def test_what_is_appended_is_returned_with_its_ids_and_is_gone_after_a_rol
     assert (item.payload, item.traceparent) == (message.encode(), "00-trace")
     assert [row["id"] for row in await rows(payments_core)] == [item.id]
 
-    with pytest.raises(ZeroDivisionError):
+    async def roll_back() -> None:
         async with payments_core.database.transaction() as connection:
             await outbox.append(connection, [(message, None)])
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await roll_back()
     assert len(await rows(payments_core)) == 1
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
-from shared.batching import Batcher
+from shared.batching import RATE_WINDOW_SECONDS, Batcher
 from shared.errors import DatabaseUnavailableError
 
 #: Longer than any of these tests should take; a lost wake-up must fail, not hang.
@@ -160,41 +161,46 @@ async def test_who_no_longer_waits_does_not_disturb_the_others(flush: Flush) -> 
     assert await asyncio.wait_for(waiting, DEADLINE_SECONDS) == "B"
 
 
-async def test_after_a_full_flush_the_next_is_spaced_if_items_wait(flush: Flush) -> None:
+async def test_flushes_are_spaced_also_when_nobody_waited_at_the_end_of_the_last(
+    flush: Flush,
+) -> None:
     spacing_seconds = 0.05
-    batcher = Batcher(flush, spacing_seconds=spacing_seconds, full_load_size=8)
-    flush.gate.clear()
+    batcher = Batcher(flush, spacing_seconds=spacing_seconds)
 
-    first = [batcher.submit("a") for _ in range(8)]
-    await turn()
-    second = batcher.submit("b")
-    flush.gate.set()
-    await asyncio.wait_for(asyncio.gather(*first, second), DEADLINE_SECONDS)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await batcher.submit("a")
+        await batcher.submit("b")
 
     # The loop's clock may be one tick of its resolution early.
     assert flush.started_at[1] - flush.started_at[0] >= spacing_seconds * 0.9
 
 
-async def test_after_a_small_flush_the_next_waits_a_small_part_of_the_spacing(
-    flush: Flush,
-) -> None:
-    batcher = Batcher(flush, spacing_seconds=DEADLINE_SECONDS, full_load_size=8)
-    flush.gate.clear()
+async def test_below_the_rate_of_load_nothing_waits(flush: Flush) -> None:
+    batcher = Batcher(flush, spacing_seconds=DEADLINE_SECONDS, load_rate=1_000_000)
 
-    first = batcher.submit("a")
-    await turn()
-    second = batcher.submit("b")
-    flush.gate.set()
+    async with asyncio.timeout(DEADLINE_SECONDS / 2):
+        for item in "abcd":
+            await batcher.submit(item)
 
-    await asyncio.wait_for(asyncio.gather(first, second), DEADLINE_SECONDS / 2)
+    assert flush.batches == [["a"], ["b"], ["c"], ["d"]]
 
 
-async def test_after_a_flush_with_nobody_waiting_the_next_is_not_spaced(flush: Flush) -> None:
-    batcher = Batcher(flush, spacing_seconds=60)
-    items = [batcher.submit("a") for _ in range(8)]
-    await asyncio.wait_for(asyncio.gather(*items), DEADLINE_SECONDS)
+async def test_above_the_rate_of_load_items_gather(flush: Flush) -> None:
+    spacing_seconds = 0.05
+    batcher = Batcher(flush, size_max=10**6, spacing_seconds=spacing_seconds, load_rate=10)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
 
-    await asyncio.wait_for(batcher.submit("b"), DEADLINE_SECONDS)
+    futures = []
+    while loop.time() < begun + 5 * RATE_WINDOW_SECONDS:
+        futures.append(batcher.submit("a"))
+        await turn()
+    await asyncio.wait_for(asyncio.gather(*futures), DEADLINE_SECONDS)
+
+    # The first window measures the rate.
+    spaced = [at for at in flush.started_at if at > begun + 2 * RATE_WINDOW_SECONDS]
+    assert len(spaced) > 1
+    assert all(after - before >= spacing_seconds * 0.9 for before, after in pairwise(spaced))
 
 
 async def test_a_full_batch_does_not_wait_for_the_spacing(flush: Flush) -> None:

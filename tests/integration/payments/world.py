@@ -1,0 +1,178 @@
+"""A payments service with a gateway in memory and a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import asyncpg
+import orjson
+from pydantic import SecretStr
+
+from services.payments import handlers
+from services.payments.routes import payment_routes
+from services.payments.runtime import Runtime, open_runtime
+from services.payments.settings import PaymentsSettings
+from shared.clock import Clock
+from shared.contracts.base import Message
+from shared.contracts.webhook import NoticeReceived
+from shared.identifiers import is_id
+from shared.messaging.receiver import Receiver
+from shared.process import Core, open_core
+from shared.web.idempotency import IdempotencyKeys
+from tests.support.clocks import ManualClock
+from tests.support.fake_gateway import FakeGateway
+from tests.support.http_api import Api, Reply, serving
+from tests.support.messages import notice_received
+from tests.support.polling import eventually
+from tests.support.queues import batch_of, receipts_for
+from tests.support.settings import STORE_ID, STORE_PASSWORD, service_settings
+
+ORDER = {
+    "gateway": "sslcommerz",
+    "amount": 115_000,
+    "currency": "BDT",
+    "customer": {"id": "cus_1", "name": "Ada", "email": "ada@shop.example", "phone": "0170000"},
+    "product": {"id": "course_1", "name": "Course"},
+    "returnUrl": "https://shop.example/thanks",
+    "metadata": {"order": "7"},
+}
+
+
+def order(**changes: Any) -> dict[str, Any]:
+    """Return the body of a request for a payment; None leaves a field out."""
+    body = {**ORDER, **changes}
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def payments_settings(database_url: str, redis_url: str) -> PaymentsSettings:
+    return PaymentsSettings(
+        database_url=database_url,
+        redis_url=redis_url,
+        sslcommerz_store_id=STORE_ID,
+        sslcommerz_store_password=SecretStr(STORE_PASSWORD),
+    )
+
+
+@asynccontextmanager
+async def running_runtime(
+    database_url: str, redis_url: str, gateway: FakeGateway, clock: Clock
+) -> AsyncIterator[Runtime]:
+    """Open one process's runtime; several share the database."""
+    settings = payments_settings(database_url, redis_url)
+    async with open_core(service_settings(redis_url), "payments", database_url) as opened:
+        core = replace(opened, clock=clock)
+        async with open_runtime(core, settings) as runtime:
+            yield replace(runtime, gateways={gateway.name: gateway})
+
+
+@dataclass
+class Payments:
+    """A client of the service, its worker side, and a look into its database."""
+
+    runtime: Runtime
+    gateway: FakeGateway
+    clock: ManualClock
+    api: Api
+    receiver: Receiver
+    _sent: int = field(default=0)
+
+    @property
+    def core(self) -> Core:
+        return self.runtime.core
+
+    async def post(self, key: str | None = None, **changes: Any) -> Reply:
+        return await self.api.call("POST", "/api/payments", order(**changes), idempotency_key=key)
+
+    async def create(self, **changes: Any) -> dict[str, Any]:
+        """Create a payment and return it as the API shows it."""
+        data = (await self.post(**changes)).data
+        assert isinstance(data, dict)
+        return data
+
+    async def read(self, payment_id: str) -> dict[str, Any]:
+        data = (await self.api.call("GET", f"/api/payments/{payment_id}")).data
+        assert isinstance(data, dict)
+        return data
+
+    async def notify(self, *notices: NoticeReceived) -> None:
+        """Deliver notices in one batch and wait for their receipts."""
+        numbered: list[tuple[int, Message]] = []
+        for notice in notices:
+            self._sent += 1
+            numbered.append((self._sent, notice))
+        self.receiver.accept("payments.medium", {"batch": batch_of("webhook", numbered)})
+
+        async def all_confirmed() -> bool:
+            receipts = set(await receipts_for(self.core.redis, "webhook"))
+            return {id_ for id_, _ in numbered} <= receipts
+
+        await eventually(all_confirmed)
+
+    async def notify_of(self, payment: dict[str, Any], **changes: Any) -> None:
+        """Deliver a notice about a payment."""
+        await self.notify(notice_received(payment["gatewayReference"], **changes))
+
+    async def paid(self, payment: dict[str, Any], **options: Any) -> None:
+        """Let the customer pay and the notice arrive."""
+        charge = self.gateway.charge(payment["gatewayReference"], **options)
+        await self.notify_of(payment, validation_id=charge.validation_id)
+
+    async def look(self) -> int:
+        """Let the reconciler look once at what is due."""
+        return await handlers.reconcile_due(self.runtime)
+
+    async def sql(self, statement: str, *values: Any) -> Any:
+        async with self.core.database.connection() as connection:
+            return await connection.fetchval(statement, *values)
+
+    async def rows(self, statement: str, *values: Any) -> list[asyncpg.Record]:
+        async with self.core.database.connection() as connection:
+            return await connection.fetch(statement, *values)
+
+    async def story(self, payment: dict[str, Any]) -> list[str]:
+        """Return the events of a payment's history, in order."""
+        found = await self.rows(
+            "SELECT event FROM payment_history WHERE payment_id = $1 ORDER BY id", payment["id"]
+        )
+        return [row["event"] for row in found]
+
+    async def announcements(self) -> list[dict[str, Any]]:
+        """Return what was written to the outbox for enrollment."""
+        found = await self.rows(
+            "SELECT payload::text FROM outbox WHERE queue = 'enrollment.grants' ORDER BY id"
+        )
+        return [orjson.loads(row["payload"]) for row in found]
+
+    async def dead_letters(self) -> list[asyncpg.Record]:
+        return await self.rows("SELECT * FROM dead_letter ORDER BY id")
+
+
+@asynccontextmanager
+async def running_payments(
+    database_url: str,
+    redis_url: str,
+    *,
+    gateway: FakeGateway | None = None,
+    clock: ManualClock | None = None,
+) -> AsyncIterator[Payments]:
+    """Run the service's both sides; its background tasks are run by hand."""
+    gateway, clock = gateway or FakeGateway(), clock or ManualClock()
+    async with running_runtime(database_url, redis_url, gateway, clock) as runtime:
+        core = runtime.core
+        routes = payment_routes(runtime, IdempotencyKeys(core.database, core.clock))
+        receiver = Receiver(
+            core.database,
+            core.publisher,
+            {NoticeReceived: partial(handlers.check_notices, runtime)},
+        )
+        async with serving(routes) as api:
+            yield Payments(runtime, gateway, clock, api, receiver)
+        await receiver.close()
+
+
+def is_payment_id(text: Any) -> bool:
+    return isinstance(text, str) and is_id(text, "pay")
