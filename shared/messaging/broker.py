@@ -8,6 +8,7 @@ that last 39 days.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -176,14 +177,25 @@ class _WakefulConsumer(_RedisConsumer):
         self.requeue([message for message in fetched if message is not None])
 
     def _tell_acked(self) -> None:
-        done = [self._acked[position] for position in range(len(self._acked))]
-        if done:
+        done = self._take_acked()
+        if not done:
+            return
+        try:
             with self.broker.client.pipeline(transaction=True) as pipe:
                 pipe.srem(self._acks_key, *done)
                 pipe.hdel(f"{self._key}.msgs", *done)
                 pipe.execute()
-        for _ in done:  # Only now: what Redis did not hear of must be told again.
-            self._acked.popleft()
+        except redis.RedisError:
+            self._acked.extend(done)  # What Redis did not hear of must be told again.
+            raise
+
+    def _take_acked(self) -> list[str]:
+        """Take all ids; at a stop that waited in vain, two threads may do so at once."""
+        taken: list[str] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self._acked.popleft())
+        return taken
 
     def _decode(self, data: bytes | None) -> MessageProxy | None:
         if data is None:

@@ -35,7 +35,7 @@ NEIGHBOURS: Final = 198
 SLOW_CALLS: Final = 2
 SLOW_SECONDS: Final = 6.0
 
-#: Who waited for a slow neighbour would need longer. The whole burst takes 0.4 s on an idle machine.
+#: Who waited for a slow neighbour would need longer. On an idle machine the burst takes 0.4 s.
 UNDELAYED_SECONDS: Final = 5.0
 
 _WHOLE_WAY: Final = """

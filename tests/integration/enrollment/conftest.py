@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.integration.enrollment.world import Enrollments, running_enrollments
+from tests.support.reused_database import new_database, reused_database
+
+__all__ = ["new_database", "reused_database", "service"]
 
 
 @pytest.fixture

@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.integration.payments.world import Payments, running_payments
+from tests.support.reused_database import new_database, reused_database
+
+__all__ = ["new_database", "payments", "reused_database"]
 
 
 @pytest.fixture

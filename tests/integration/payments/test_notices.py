@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any, get_args
 
 import pytest
-from prometheus_client import REGISTRY
 
 from services.payments.domain.check_schedule import CONFIRMATION_DELAYS
 from shared.gateways.interface import Claim
@@ -18,11 +17,6 @@ from tests.support.messages import notice_received
 from tests.support.polling import eventually
 from tests.support.queues import batch_of, items_on, receipts_for
 from tests.support.tcp_proxy import proxied
-
-
-def surplus_charges() -> float:
-    labels = {"gateway": "sslcommerz"}
-    return REGISTRY.get_sample_value("payments_surplus_charges_total", labels) or 0.0
 
 
 async def test_a_confirmed_payment_has_succeeded_and_is_announced(payments: Payments) -> None:
@@ -229,42 +223,6 @@ async def test_a_late_notice_of_money_is_not_dropped_while_the_gateway_is_silent
 
     await eventually(has_succeeded)
     assert await payments.dead_letters() == []
-
-
-async def test_a_second_charge_is_flagged_counted_and_announced_once(payments: Payments) -> None:
-    before = surplus_charges()
-    payment = await payments.create()
-    await payments.paid(payment)
-    await payments.paid(payment)
-
-    now = await payments.read(payment["id"])
-    assert (now["state"], now["reason"]) == ("succeeded", "surplus_charge")
-    assert (await payments.story(payment))[-1] == "surplus_charge_found"
-    assert surplus_charges() == before + 1
-    assert len(await payments.announcements()) == 1
-
-    for validation_id in ("val_1", "val_2"):
-        await payments.notify_of(payment, validation_id=validation_id)
-    assert surplus_charges() == before + 1, "the same news again is no news"
-
-
-async def test_a_charge_under_each_of_two_references_is_one_payment_and_one_surplus(
-    payments: Payments,
-) -> None:
-    """The first page was believed lost, a second one opened, and the customer paid on both."""
-    from shared.gateways.interface import CheckoutUnknown
-
-    payments.gateway.next_openings.append(CheckoutUnknown("timeout"))
-    await payments.post("key")
-    payment = (await payments.post("key")).data
-    first, second = (asked.reference for asked in payments.gateway.orders)
-    for reference in (second, first):
-        charge = payments.gateway.charge(reference)
-        await payments.notify(notice_received(reference, validation_id=charge.validation_id))
-
-    now = await payments.read(payment["id"])
-    assert (now["state"], now["reason"]) == ("succeeded", "surplus_charge")
-    assert len(await payments.announcements()) == 1
 
 
 async def test_the_same_notice_again_changes_nothing_and_asks_nothing(payments: Payments) -> None:

@@ -1,4 +1,4 @@
-"""Bodies and queries that are too large, malformed or hostile: always 4xx, with the field's name."""
+"""Bodies and queries that are too large, malformed or hostile: 4xx with the field's name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from shared.errors import InvalidInputError
 from shared.web.bodies import Body, LongText, ShortText, WebAddress
 from shared.web.routes import BODY_BYTES_MAX, Answer, Route, parse, parse_query, read_body
 from tests.support.http_api import Api, Reply, serving
@@ -194,7 +195,7 @@ async def test_a_refusal_of_very_many_fields_is_no_larger_than_a_page(api: Api) 
 
 
 async def test_a_good_body_in_any_script_is_taken_as_it_is(api: Api) -> None:
-    text = "দাম ১০০ ৳ · ‮مرحبا‬ · 🎓"
+    text = "দাম ১০০ ৳ · 漢字 · 🎓"
     reply = await api.call("POST", "/order", GOOD | {"note": text})
 
     assert reply.data["note"] == text
@@ -250,10 +251,9 @@ ANY_JSON = st.recursive(
     )
 )
 def test_no_body_at_all_makes_a_parser_fail(body: dict[str, Any]) -> None:
-    """What `parse` lets through can be used: written as JSON, and redirected to."""
+    """What `parse` lets through can be written as JSON again."""
     try:
         parsed = parse(Order, orjson.dumps(GOOD | body))
-    except Exception as error:  # noqa: BLE001 - the one below is the only one it may be
-        assert type(error).__name__ == "InvalidInputError"
+    except InvalidInputError:
         return
     orjson.dumps(parsed.model_dump(by_alias=True))

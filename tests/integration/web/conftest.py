@@ -1,0 +1,7 @@
+"""Fixtures of the web tests."""
+
+from __future__ import annotations
+
+from tests.support.reused_database import new_database, reused_database
+
+__all__ = ["new_database", "reused_database"]
