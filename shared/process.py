@@ -77,6 +77,10 @@ def _no_problems() -> list[str]:
     return []
 
 
+def _hears() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One service's HTTP side or worker side, opened and ready to run.
@@ -92,6 +96,8 @@ class Part:
     ping_database: Callable[[], Awaitable[bool]] = _always_well
     ping_redis: Callable[[], Awaitable[bool]] = _always_well
     problems: Callable[[], list[str]] = _no_problems
+    #: Whether its consumers heard from Redis lately; asked only while Redis answers others.
+    is_hearing: Callable[[], bool] = _hears
     measure: Callable[[], Awaitable[None]] | None = None
 
 
@@ -159,8 +165,7 @@ async def _run(
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     try:
-        async with AsyncExitStack() as stack:
-            parts = [await stack.enter_async_context(opener()) for opener in openers]
+        async with _open(openers) as parts, AsyncExitStack() as stack:
             runner = web.AppRunner(
                 make_application(parts),
                 access_log=None,
@@ -200,6 +205,23 @@ def _tune_interpreter() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     sys.setswitchinterval(0.0005)
+
+
+@asynccontextmanager
+async def _open(openers: Iterable[PartOpener]) -> AsyncIterator[list[Part]]:
+    """Open parts one after the other and close them side by side: each may take its time."""
+    stacks: list[AsyncExitStack] = []
+    parts = []
+    try:
+        for opener in openers:
+            stacks.append(AsyncExitStack())
+            parts.append(await stacks[-1].enter_async_context(opener()))
+        yield parts
+    finally:
+        closed = await asyncio.gather(*(stack.aclose() for stack in stacks), return_exceptions=True)
+        for error in closed:
+            if isinstance(error, BaseException):
+                log.error("part_not_closed", error=f"{type(error).__name__}: {error}")
 
 
 async def _until_stopped(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> bool:

@@ -80,6 +80,7 @@ async def consume(
             ping_database=core.database.ping,
             ping_redis=core.ping_redis,
             problems=worker.problems,
+            is_hearing=worker.is_hearing,
             measure=core.measure,
         )
     finally:

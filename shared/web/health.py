@@ -53,11 +53,16 @@ class _Probes:
         return json_response(orjson.dumps(body), status=200 if is_well else 503)
 
     async def live(self, _request: web.Request) -> web.Response:
-        """Say whether a restart would help: 503 when a thread of the worker is dead.
+        """Say whether a restart would help: 503 when a thread of the worker is dead or stuck.
 
-        That this is answered at all proves that the event loop runs.
+        That this is answered at all proves that the event loop runs. Redis being away is no reason
+        to restart; consumers that hear nothing from it while it answers are.
         """
-        return _verdict(self._problems())
+        problems = self._problems()
+        silent = [part.name for part in self._parts if not part.is_hearing()]
+        if silent and await self._redis_answers():
+            problems += [f"the consumers of {name} hear nothing from Redis" for name in silent]
+        return _verdict(problems)
 
     async def ready(self, _request: web.Request) -> web.Response:
         """Say whether the process can do its work: PostgreSQL for all, Redis for workers.
