@@ -52,7 +52,7 @@ class Batcher(Generic[T, R]):
         self._rate = 0.0
         self._counted = 0
         self._counting_since = self._started_at = -math.inf
-        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._waiting: deque[tuple[T, asyncio.Future[R] | None]] = deque()
         self._runners: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -62,10 +62,17 @@ class Batcher(Generic[T, R]):
     def submit(self, item: T) -> asyncio.Future[R]:
         """Queue an item; the future ends with its result or the flush's exception."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._add(item, future)
+        return future
+
+    def post(self, item: T) -> None:
+        """Queue an item that nobody waits for; `flush` must not raise."""
+        self._add(item, None)
+
+    def _add(self, item: T, future: asyncio.Future[R] | None) -> None:
         self._waiting.append((item, future))
         if len(self._runners) < self._flushes_max:
             self._runners.add(asyncio.create_task(self._run()))
-        return future
 
     async def drain(self) -> None:
         """Wait until nothing waits and nothing is in flight."""
@@ -105,7 +112,7 @@ class Batcher(Generic[T, R]):
             self._rate = self._counted / elapsed
             self._counted, self._counting_since = 0, self._started_at
 
-    async def _flush_batch(self, batch: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
+    async def _flush_batch(self, batch: Sequence[tuple[T, asyncio.Future[R] | None]]) -> None:
         try:
             results = await self._flush([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - handed to whoever submitted the items
@@ -114,9 +121,9 @@ class Batcher(Generic[T, R]):
                     await self._flush_batch([entry])
                 return
             for _, future in batch:
-                if not future.done():
+                if future is not None and not future.done():
                     future.set_exception(error)
             return
         for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
+            if future is not None and not future.done():
                 future.set_result(result)

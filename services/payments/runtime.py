@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,7 +46,6 @@ class Runtime:
     gateways: Mapping[str, PaymentGateway]
     expires_after: timedelta
     first_check_after: timedelta
-    checks: asyncio.Semaphore
     results: Batcher[Judgement, None]
 
 
@@ -69,7 +67,6 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
             gateways={name: gateway for name, (gateway, _) in built.items()},
             expires_after=settings.payment_expires_after,
             first_check_after=settings.first_check_after,
-            checks=asyncio.Semaphore(settings.concurrent_checks_max),
             results=results,
         )
     finally:
@@ -88,23 +85,22 @@ async def ask(
     """Ask the payment's gateway by the best handle there is. A read: it needs no claim.
 
     Args:
-        runtime: The gateways, and how many may be asked at once.
+        runtime: The gateways; each bounds the calls in flight.
         payment: Whose gateway to ask.
         reference: Our name for the attempt in question.
         claim: What a notice claims; one that claims a payment names it by `validation_id`.
         validation_id: The gateway's handle, if any.
     """
     gateway = runtime.gateways[payment.gateway]
-    async with runtime.checks:
-        if claim in {None, "paid"} and validation_id:
-            verdict = await gateway.confirm(reference, validation_id)
-            if not isinstance(verdict, Unknown) or verdict.reason not in {
-                "invalid_transaction",
-                "reference_differs",
-            }:
-                return verdict
-            # The handle is not this payment's. Our own reference may still find money.
-        return await gateway.look_up(reference)
+    if claim in {None, "paid"} and validation_id:
+        verdict = await gateway.confirm(reference, validation_id)
+        if not isinstance(verdict, Unknown) or verdict.reason not in {
+            "invalid_transaction",
+            "reference_differs",
+        }:
+            return verdict
+        # The handle is not this payment's. Our own reference may still find money.
+    return await gateway.look_up(reference)
 
 
 #: Rounds of reading and deciding anew when another writer was faster.

@@ -15,10 +15,6 @@ class PaymentsSettings(GatewaySettings):
     database_url: str = Field(
         validation_alias=AliasChoices("PAYMENTS_DATABASE_URL", "DATABASE_URL"), repr=False
     )
-    #: Gateway look-ups one worker has in flight at most. They move no money.
-    concurrent_checks_max: int = Field(
-        default=256, ge=1, le=500, alias="PAYMENTS_CONCURRENT_CHECKS_MAX"
-    )
     #: A customer who has not paid by then is not expected to; a later success still counts.
     payment_expires_after: timedelta = Field(
         default=timedelta(hours=24), gt=timedelta(0), alias="PAYMENT_EXPIRES_AFTER"

@@ -38,7 +38,7 @@ def webhook_routes(runtime: Runtime) -> list[Route]:
         body = await read_body(request, NOTICE_BYTES_MAX)
         gateway = request.match_info["gateway"]
         await handlers.receive_notice(runtime, gateway, request.headers, body)
-        return web.Response(text="OK")
+        return web.Response(body=b"OK", content_type="text/plain")
 
     async def come_back(request: web.Request) -> web.Response:
         """Take the customer's browser on; what it carries is a hint like any notice."""
@@ -46,15 +46,17 @@ def webhook_routes(runtime: Runtime) -> list[Route]:
         if result is None:
             raise NotFoundError("the result is success, fail or cancel")
         body = await read_body(request, NOTICE_BYTES_MAX)
-        try:
-            notice = await handlers.receive_notice(
-                runtime, "sslcommerz", request.headers, body, source="return"
-            )
-            reference = notice.reference
-        except (InvalidInputError, UnauthorizedError):
-            # Without a valid proof nothing is recorded, but the customer is sent on all the same.
-            fields = dict(parse_qsl(body.decode("utf-8", "replace")))
-            reference = fields.get("tran_id") or request.query.get("tran_id", "")
+        reference = request.query.get("tran_id", "")
+        if body:
+            try:
+                notice = await handlers.receive_notice(
+                    runtime, "sslcommerz", request.headers, body, source="return"
+                )
+                reference = notice.reference
+            except (InvalidInputError, UnauthorizedError):
+                # Without a valid proof nothing is recorded, but the customer is sent on.
+                fields = dict(parse_qsl(body.decode("utf-8", "replace")))
+                reference = fields.get("tran_id") or reference
         address = await handlers.return_address(runtime, reference, result)
         if address is None:
             return web.Response(text=_BACK_PAGE, content_type="text/html")

@@ -33,8 +33,13 @@ def _to(service: str, queue: str) -> Subscription:
 _NOTICE_QUEUES: Final = {level: f"payments.{level}" for level in Priority}
 
 
+def notice_queue(amount: int, currency: str) -> str:
+    """Return the queue of a notice that claims an amount in minor units."""
+    return _NOTICE_QUEUES[priority_of(amount, currency)]
+
+
 def _by_amount(message: NoticeReceived) -> str:
-    return _NOTICE_QUEUES[priority_of(message.amount, message.currency)]
+    return notice_queue(message.amount, message.currency)
 
 
 SUBSCRIPTIONS: Final[Mapping[type[Message], tuple[Subscription, ...]]] = MappingProxyType(

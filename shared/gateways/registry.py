@@ -26,6 +26,9 @@ class GatewaySettings(ServiceSettings):
     sslcommerz_store_password: SecretStr = Field(alias="SSLCOMMERZ_STORE_PASSWORD", min_length=1)
     gateway_timeout_seconds: float = Field(default=15, gt=0, alias="GATEWAY_TIMEOUT_SECONDS")
 
+    #: Calls to one gateway that one process has in flight at most.
+    gateway_calls_max: int = Field(default=256, ge=1, le=1_000, alias="GATEWAY_CALLS_MAX")
+
     @field_validator("sslcommerz_store_password")
     @classmethod
     def _holds_a_value(cls, secret: SecretStr) -> SecretStr:
@@ -41,7 +44,9 @@ def secrets_of(secret: SecretStr) -> list[str]:
 
 def _sslcommerz(settings: GatewaySettings) -> tuple[PaymentGateway, HttpClient]:
     client = HttpClient(
-        settings.sslcommerz_base_url, total_timeout_seconds=settings.gateway_timeout_seconds
+        settings.sslcommerz_base_url,
+        total_timeout_seconds=settings.gateway_timeout_seconds,
+        connections_max=settings.gateway_calls_max,
     )
     gateway = SslcommerzGateway(
         client,

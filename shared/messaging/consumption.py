@@ -113,7 +113,7 @@ class _Receipts:
         """Take a receipt."""
         ids = arguments.get("ids")
         if isinstance(ids, list) and all(isinstance(id_, int) for id_ in ids):
-            self._deletions.submit(ids)
+            self._deletions.post(ids)
         else:
             log.error("not_a_receipt", queue=queue)
 

@@ -75,12 +75,12 @@ class Publisher:
             if len(self._messages) >= WAITING_MAX:
                 metrics.PUBLICATIONS_FAILED.labels(item.queue).inc()
             else:
-                self._messages.submit(item)
+                self._messages.post(item)
 
     def confirm(self, sender: str, message_id: int) -> None:
         """Queue a receipt; if it is lost, the message comes again and is confirmed again."""
         if len(self._receipts) < WAITING_MAX:
-            self._receipts.submit((sender, message_id))
+            self._receipts.post((sender, message_id))
 
     async def send(self, items: Sequence[Outgoing]) -> bool:
         """Publish now, and tell whether Redis took it all. For the relay."""

@@ -14,6 +14,7 @@ from aiohttp import web
 from shared import metrics
 from shared.errors import SluiceError, TooManyRequestsError, TransientError
 from shared.web.errors import envelope, error_body, status_of
+from shared.web.idempotency import KeyInUseError
 from shared.web.keys import Keyring
 from shared.web.rate_limits import RateLimit
 from shared.web.routes import BODY_BYTES_MAX, Route, Scope, json_response
@@ -88,7 +89,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def _refuse(error: SluiceError) -> web.Response:
     response = json_response(error_body(error), status=status_of(error))
-    if isinstance(error, (TransientError, TooManyRequestsError)):
+    if isinstance(error, (TransientError, TooManyRequestsError, KeyInUseError)):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     return response
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import ClassVar, Final
 
 import asyncpg
 import structlog
@@ -42,6 +42,9 @@ class KeyInUseError(ConflictError):
     """A request with the same key is still running."""
 
     code = "idempotency_key_in_use"
+
+    #: What `Retry-After` says. After a crash the key is free when its lease has run out.
+    retry_after_seconds: ClassVar[int] = 5
 
 
 _CLAIM: Final = """

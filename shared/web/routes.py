@@ -72,16 +72,17 @@ async def read_body(request: web.Request, limit: int = BODY_BYTES_MAX) -> bytes:
     Raises:
         TooLargeError: it is longer than `limit` bytes; the rest is not read.
     """
-    if (request.content_length or 0) > limit:
-        raise TooLargeError(f"the body is over {limit} bytes")
-    body = await request.content.read(limit + 1) if request.content_length is None else b""
-    if request.content_length is None:
+    length = request.content_length
+    if length is None:
+        body = b""
         while len(body) <= limit and not request.content.at_eof():
             body += await request.content.read(limit + 1 - len(body))
-        if len(body) > limit:
-            raise TooLargeError(f"the body is over {limit} bytes")
-        return body
-    return await request.read()
+        length = len(body)
+    else:
+        body = await request.read() if length <= limit else b""
+    if length > limit:
+        raise TooLargeError(f"the body is over {limit} bytes")
+    return body
 
 
 B = TypeVar("B", bound=BaseModel)

@@ -12,6 +12,7 @@ from deploy.local.services import WORKER_NAMES, load_service
 from services.enrollment.settings import EnrollmentSettings
 from services.payments.settings import PaymentsSettings
 from services.webhook.settings import WebhookSettings
+from services.webhook.store import InboundEvent, encode_message
 from shared.contracts.base import MalformedMessageError, Message
 from shared.contracts.payments import CheckoutOpened, PaymentSucceeded
 from shared.contracts.snapshots import DIRECTORY, render
@@ -24,9 +25,11 @@ from shared.contracts.subscriptions import (
     receipts_queue,
 )
 from shared.contracts.webhook import NoticeReceived
+from shared.gateways.interface import Notice
 from shared.messaging import consumption
 from shared.messaging.broker import SluiceBroker
 from shared.messaging.receiver import Receiver
+from shared.money import Money
 from shared.settings import ServiceSettings
 from tests.support.settings import STORE_ID, STORE_PASSWORD
 
@@ -171,3 +174,28 @@ def test_every_subscriber_is_a_service_with_a_worker() -> None:
     }
 
     assert subscribers | SENDERS <= set(WORKER_NAMES)
+
+
+def test_the_webhook_services_own_encoding_of_a_notice_is_that_of_the_contract() -> None:
+    received_at = datetime(2026, 1, 5, 12, 0, 0, 123_456, tzinfo=UTC)
+    notice = Notice(
+        event_key="att_1:VALID:val_1",
+        event_day=received_at.date(),
+        reference="att_1",
+        claim="paid",
+        validation_id="val_1",
+        amount=Money(300_000, "BDT"),
+    )
+    event = InboundEvent("sslcommerz", notice, "notice", received_at, b"", None)
+
+    decoded = NoticeReceived.decode(orjson.loads(encode_message(event)))
+
+    assert decoded == NoticeReceived(
+        gateway="sslcommerz",
+        reference="att_1",
+        claim="paid",
+        validation_id="val_1",
+        amount=300_000,
+        currency="BDT",
+        received_at=received_at,
+    )

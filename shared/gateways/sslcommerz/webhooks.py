@@ -136,22 +136,22 @@ def parse_form(body: bytes) -> dict[str, str]:
     Raises:
         UnreadableNoticeError: not UTF-8, a field given twice, or too many fields.
     """
-    form: dict[str, str] = {}
     if b"\x00" in body or b"%00" in body:
         raise UnreadableNoticeError("not_a_form")  # PostgreSQL stores no NUL.
     try:
-        pairs = body.decode("ascii").split("&")
+        pairs = [pair.partition("=") for pair in body.decode("ascii").split("&")]
         if len(pairs) > FIELDS_MAX:
             raise UnreadableNoticeError("too_many_fields")
-        for pair in pairs:
-            name, _, value = pair.partition("=")
-            if "%" in pair or "+" in pair:
-                name, value = _unquote(name), _unquote(value)
-            if name in form:
-                raise UnreadableNoticeError("field_given_twice")
-            form[name] = value
+        form = {
+            name if "%" not in name and "+" not in name else _unquote(name): value
+            if "%" not in value and "+" not in value
+            else _unquote(value)
+            for name, _, value in pairs
+        }
     except UnicodeDecodeError:
         raise UnreadableNoticeError("not_a_form") from None
+    if len(form) != len(pairs):
+        raise UnreadableNoticeError("field_given_twice")
     return form
 
 

@@ -50,7 +50,7 @@ def test_a_missing_database_is_named_by_a_variable_that_would_do(
     "name",
     [
         *("REDIS_PORT", "API_RATE_LIMIT_PER_SECOND", "OTEL_TRACES_SAMPLER_ARG"),
-        *("GATEWAY_TIMEOUT_SECONDS", "PAYMENT_EXPIRES_AFTER", "PAYMENTS_CONCURRENT_CHECKS_MAX"),
+        *("GATEWAY_TIMEOUT_SECONDS", "PAYMENT_EXPIRES_AFTER", "GATEWAY_CALLS_MAX"),
         "SSLCOMMERZ_STORE_ID",
     ],
 )
