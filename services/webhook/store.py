@@ -104,7 +104,8 @@ def encode_message(event: InboundEvent) -> str:
             "amount": notice.amount.minor_units,
             "currency": notice.amount.currency,
             "receivedAt": event.received_at,
-        }
+        },
+        option=orjson.OPT_UTC_Z,
     ).decode()
 
 
