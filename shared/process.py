@@ -31,6 +31,7 @@ from shared.messaging.queue_metrics import measure_queues
 from shared.messaging.redis_client import UNAVAILABLE, publisher_client
 from shared.settings import ServiceSettings, SettingsError
 from shared.tracing import Tracing, tracing_to
+from shared.web.application import skip_router
 
 log = structlog.get_logger()
 
@@ -166,13 +167,16 @@ async def _run(
         loop.add_signal_handler(number, stop.set)
     try:
         async with _open(openers) as parts, AsyncExitStack() as stack:
+            application = make_application(parts)
             runner = web.AppRunner(
-                make_application(parts),
+                application,
                 access_log=None,
                 handle_signals=False,
                 shutdown_timeout=HTTP_SHUTDOWN_SECONDS,
             )
             await runner.setup()
+            assert runner.server is not None, "setup() makes it"
+            skip_router(runner.server, application)
             # Entered last, left first: no request arrives while the parts close.
             stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, host, port, backlog=1024).start()

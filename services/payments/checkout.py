@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from opentelemetry.trace import SpanKind
@@ -235,15 +235,13 @@ def _change_after(
     now = runtime.core.clock()
     match result:
         case CheckoutOpened():
-            opened = replace(
-                payment,
+            opened = payment._replace(
                 state=next_state(payment.state, PaymentState.PENDING),
                 reason="customer_must_pay",
             )
             return Change(opened, "checkout_opened")
         case CheckoutRefused():
-            failed = replace(
-                payment,
+            failed = payment._replace(
                 state=next_state(payment.state, PaymentState.FAILED),
                 reason=f"gateway_refused:{result.reason}"[:300],
                 next_check_at=None,
@@ -251,8 +249,7 @@ def _change_after(
             return Change(failed, "checkout_refused")
         case CheckoutUnknown():
             state = next_state(payment.state, PaymentState.UNKNOWN)
-            unknown = replace(
-                payment,
+            unknown = payment._replace(
                 state=state,
                 reason=f"checkout_unknown:{result.reason}"[:300],
                 next_check_at=next_check_at(state, payment.checks_made, now),

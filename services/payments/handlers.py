@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -82,7 +81,7 @@ async def _check(runtime: Runtime, delivery: Delivery[NoticeReceived], payment: 
                     # Nobody looks at a payment at rest, so only the message can bring it up again.
                     raise GatewayUnavailableError(f"the gateway does not say: {verdict.reason}")
                 # Remembered, so that the reconciler can ask by the same handle.
-                payment = replace(payment, validation_id=notice.validation_id or None)
+                payment = payment._replace(validation_id=notice.validation_id or None)
             await runtime.results.submit(
                 Judgement(payment, verdict, notice.claim, notice.received_at, traceparent)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from typing import Final, Literal
 from urllib.parse import parse_qsl
@@ -34,11 +35,13 @@ shop.</p></body></html>"""
 def webhook_routes(runtime: Runtime) -> list[Route]:
     """Return the routes gateways and customers' browsers call; none needs a key."""
 
-    async def receive(request: web.Request) -> web.Response:
+    async def receive(gateway: str, request: web.Request) -> web.Response:
         body = await read_body(request, NOTICE_BYTES_MAX)
-        gateway = request.match_info["gateway"]
         await handlers.receive_notice(runtime, gateway, request.headers, body)
         return web.Response(body=b"OK", content_type="text/plain")
+
+    async def receive_from_anyone(request: web.Request) -> web.Response:
+        return await receive(request.match_info["gateway"], request)
 
     async def come_back(request: web.Request) -> web.Response:
         """Take the customer's browser on; what it carries is a hint like any notice."""
@@ -63,7 +66,11 @@ def webhook_routes(runtime: Runtime) -> list[Route]:
         return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": address})
 
     return [
-        Route("POST", "/webhooks/{gateway}", receive),
+        *(
+            Route("POST", f"/webhooks/{gateway}", partial(receive, gateway))
+            for gateway in runtime.readers
+        ),
+        Route("POST", "/webhooks/{gateway}", receive_from_anyone),
         Route("POST", "/return/sslcommerz/{result}", come_back),
         Route("GET", "/return/sslcommerz/{result}", come_back),
     ]

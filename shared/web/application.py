@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from shared import metrics
 from shared.errors import SluiceError, TooManyRequestsError, TransientError
@@ -26,11 +27,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: The name of the API key that made the request, for idempotency and records.
 CALLER: Final = web.RequestKey("caller", str)
 
+_FIXED: Final = web.AppKey("fixed", dict[tuple[str, str], Handler])
+
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def build_application(
-    routes: Iterable[Route], *, keyring: Keyring, rate_limit: RateLimit
+    routes: Sequence[Route], *, keyring: Keyring, rate_limit: RateLimit
 ) -> web.Application:
     """Make the application of one process, which may serve several services' routes."""
     application = web.Application(middlewares=[_answer], client_max_size=BODY_BYTES_MAX * 4)
@@ -39,7 +42,28 @@ def build_application(
         if route.scope is not None:
             handler = _with_key(handler, route.scope, keyring, rate_limit)
         application.router.add_route(route.method, route.path, handler)
+    fixed: dict[tuple[str, str], Handler] = {
+        (route.method, route.path): partial(_answer_at, route.path, handler=route.handler)
+        for route in routes
+        if route.scope is None and "{" not in route.path
+    }
+    application[_FIXED] = fixed
     return application
+
+
+def skip_router(server: web.Server, application: web.Application) -> None:
+    """Let keyless routes with a fixed path be found by one look-up, before aiohttp's router.
+
+    Finding the resource and wrapping its handler takes a tenth of a webhook's time.
+    """
+    fixed, routed = application[_FIXED], server.request_handler
+
+    def handle(request: Any) -> Awaitable[web.StreamResponse]:
+        if hdrs.EXPECT in request.headers:
+            return routed(request)  # aiohttp answers 100 there; PHP's curl waits for it.
+        return fixed.get((request.method, request.path), routed)(request)
+
+    server.request_handler = handle
 
 
 def _with_key(handler: Handler, scope: Scope, keyring: Keyring, rate_limit: RateLimit) -> Handler:
@@ -58,6 +82,13 @@ def _with_key(handler: Handler, scope: Scope, keyring: Keyring, rate_limit: Rate
 
 @web.middleware
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    resource = request.match_info.route.resource
+    return await _answer_at(resource.canonical if resource is not None else None, request, handler)
+
+
+async def _answer_at(
+    route: str | None, request: web.Request, handler: Handler
+) -> web.StreamResponse:
     """Give every request an id, turn every exception into the error envelope, measure."""
     started = time.perf_counter()
     given = request.headers.get("X-Request-Id")
@@ -77,12 +108,11 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
         response = json_response(body, status=500)
     response.headers["X-Request-Id"] = request_id
-    resource = request.match_info.route.resource
-    if resource is None:  # Then the method may be anything, and would make labels without end.
-        route = method = "none"
-    else:
-        route, method = resource.canonical, request.method
-    duration = metrics.bound(metrics.HTTP_REQUEST_SECONDS, route, method, str(response.status))
+    # Of an unknown route the method may be anything, and would make labels without end.
+    method = "none" if route is None else request.method
+    duration = metrics.bound(
+        metrics.HTTP_REQUEST_SECONDS, route or "none", method, str(response.status)
+    )
     duration.observe(time.perf_counter() - started)
     return response
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from shared.clock import system_clock
 from shared.process import Part
-from shared.web.application import build_application
+from shared.web.application import build_application, skip_router
 from shared.web.health import health_routes
 from shared.web.keys import Keyring, describe, parse_keys
 from shared.web.rate_limits import RateLimit
@@ -122,6 +122,8 @@ async def serving(
     )
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
+    assert runner.server is not None
+    skip_router(runner.server, application)  # As every process does.
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         port = runner.addresses[0][1]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from shared.money import Money
 
@@ -27,9 +27,8 @@ class PaymentState(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """A payment as far as decisions need it."""
+class Payment(NamedTuple):
+    """A payment as far as decisions need it. A tuple, because every notice makes and copies one."""
 
     id: str
     gateway: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
@@ -64,7 +64,7 @@ def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
         if not is_surplus or payment.reason == "surplus_charge":
             return None
         return Change(
-            replace(payment, reason="surplus_charge"), "surplus_charge_found", is_surplus=True
+            payment._replace(reason="surplus_charge"), "surplus_charge_found", is_surplus=True
         )
     if reason is None:
         state, event = PaymentState.SUCCEEDED, "confirmed"
@@ -72,8 +72,7 @@ def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
             event = "confirmed_late" if payment.state is not PaymentState.ON_HOLD else "released"
     else:
         state, event = PaymentState.ON_HOLD, "held"
-    settled = replace(
-        payment,
+    settled = payment._replace(
         state=next_state(payment.state, state),
         reason="surplus_charge" if is_surplus and reason is None else reason,
         validation_id=verdict.validation_id,
@@ -138,12 +137,11 @@ def _settle_unconfirmed(
     """A notice waits for its confirmation: soon and often at first, then like any doubt."""
     is_new = payment.state is not PaymentState.PROCESSING
     if is_new and claim is not None:
-        return _wait(replace(payment, checks_made=0), PaymentState.PROCESSING, reason, now)
+        return _wait(payment._replace(checks_made=0), PaymentState.PROCESSING, reason, now)
     if payment.checks_made < len(CONFIRMATION_DELAYS):
         return _wait(payment, PaymentState.PROCESSING, reason, now)
     state = next_state(payment.state, PaymentState.UNKNOWN)
-    waiting = replace(
-        payment,
+    waiting = payment._replace(
         state=state,
         reason=reason,
         checks_made=0,
@@ -159,8 +157,7 @@ def _calm(payment: Payment) -> PaymentState:
 
 
 def _wait(payment: Payment, state: PaymentState, reason: str, now: datetime) -> Change:
-    waiting = replace(
-        payment,
+    waiting = payment._replace(
         state=next_state(payment.state, state),
         reason=reason,
         checks_made=payment.checks_made + 1,
@@ -176,8 +173,7 @@ def _rest(payment: Payment, state: PaymentState, event: str, reason: str, now: d
     be lost like any other.
     """
     is_over = now >= payment.expires_at
-    resting = replace(
-        payment,
+    resting = payment._replace(
         state=next_state(payment.state, state),
         reason=reason,
         checks_made=LOOKS_SKIPPED_AFTER_DECLINE,
@@ -191,6 +187,6 @@ def _look_again(payment: Payment, claim: Claim | None, now: datetime) -> Change 
     if payment.next_check_at is None or claim is not None:
         return None
     if now >= payment.expires_at:
-        return Change(replace(payment, next_check_at=None), "closed")
+        return Change(payment._replace(next_check_at=None), "closed")
     assert payment.reason is not None, "what failed says why"
     return _wait(payment, payment.state, payment.reason, now)

@@ -18,7 +18,7 @@ from shared.identifiers import new_id
 from shared.messaging import relay
 from tests.integration.webhook.world import REFERENCE, Webhook, rejected, running_webhook
 from tests.support.notices import encode, notice, notice_form
-from tests.support.polling import eventually
+from tests.support.polling import DEADLINE_SECONDS, eventually
 from tests.support.settings import STORE_ID, STORE_PASSWORD
 from tests.support.tcp_proxy import proxied
 
@@ -302,3 +302,21 @@ async def test_while_redis_is_away_notices_are_acknowledged_and_announced_later(
         assert {item["payload"]["validationId"] for item in items} == {
             f"val_{number}" for number in range(5)
         }
+
+
+async def test_a_sender_that_waits_for_100_continue_is_told_to_go_on(webhook: Webhook) -> None:
+    body = notice(REFERENCE)
+    host = webhook.api.url.removeprefix("http://")
+    head = (
+        f"POST /webhooks/sslcommerz HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\n"
+        f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection(*host.split(":"))
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        writer.write(head.encode())
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")

@@ -113,7 +113,7 @@ def test_money_taken_twice_is_flagged_once_and_the_first_charge_stays_known(
     assert change is not None
     assert change.is_surplus
     assert not change.is_success
-    assert change.payment == replace(payment_in(state), reason="surplus_charge")
+    assert change.payment == payment_in(state)._replace(reason="surplus_charge")
     assert settle(change.payment, verdict, claim="paid", now=NOW) is None
 
 
@@ -151,7 +151,7 @@ def test_a_declined_payment_is_looked_at_until_it_expires_in_case_the_customer_p
     assert declined is not None
     assert declined.payment.next_check_at == NOW + timedelta(minutes=5)
 
-    ended = replace(declined.payment, state=state)
+    ended = declined.payment._replace(state=state)
     looked = settle(ended, DECLINED, claim=None, now=NOW + timedelta(minutes=5))
     assert looked is not None
     assert (looked.payment.state, looked.payment.reason) == (state, declined.payment.reason)
