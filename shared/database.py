@@ -94,6 +94,9 @@ class Database:
                     # A plan made once per connection is right for every batch size, and
                     # planning anew costs more than it can win on these tables.
                     "plan_cache_mode": "force_generic_plan",
+                    # Such a plan outlives the emptiness of a new partition, where PostgreSQL
+                    # would choose to read all of it. Every statement here has its index.
+                    "enable_seqscan": "off",
                     # A process that is frozen, or whose machine is gone, holds its rows no longer.
                     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
                 },
