@@ -105,7 +105,6 @@ def test_buckets_are_read_from_the_metrics() -> None:
 
 def test_every_payment_of_a_small_run_ends_where_it_belongs(tmp_path: Path) -> None:
     count = count_min()
-    tmp_path.chmod(0o755)
 
     done = subprocess.run(
         [sys.executable, "-m", "deploy.local", "demo", "--quick", "--payments", str(count)],
