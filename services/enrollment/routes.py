@@ -5,20 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from services.enrollment import handlers, store
 from services.enrollment.domain import Enrollment
 from services.enrollment.runtime import Runtime
-from shared.errors import InvalidInputError
-from shared.identifiers import is_id
 from shared.web.application import CALLER
 from shared.web.bodies import Body, LongText, ShortText, time_text
 from shared.web.idempotency import IdempotencyKeys
+from shared.web.pages import PageQuery
 from shared.web.routes import (
-    PAGE_SIZE_DEFAULT,
-    PAGE_SIZE_MAX,
     Answer,
     Route,
     Scope,
@@ -44,16 +40,12 @@ class RevokeBody(Body):
     reason: Reason
 
 
-class EnrollmentsQuery(BaseModel):
+class EnrollmentsQuery(PageQuery):
     """Query of `GET /api/enrollments`."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
     customer_id: ShortText | None = None
     product_id: ShortText | None = None
     payment_id: ShortText | None = None
-    cursor: ShortText | None = None
-    limit: Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE_DEFAULT
 
 
 def enrollment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route]:
@@ -65,8 +57,7 @@ def enrollment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Ro
 
     async def list_(request: web.Request) -> web.StreamResponse:
         query = parse_query(EnrollmentsQuery, request)
-        if query.cursor is not None and not is_id(query.cursor, "enr"):
-            raise InvalidInputError("cursor is not one of ours", details={"cursor": "malformed"})
+        query.require_cursor_of("enr")
         async with runtime.core.database.connection() as connection:
             found = await store.list_enrollments(
                 connection,
@@ -76,14 +67,10 @@ def enrollment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Ro
                 before_id=query.cursor,
                 limit=query.limit + 1,
             )
-        page = found[: query.limit]
-        is_last = len(found) <= query.limit
-        return Answer(
-            {
-                "enrollments": [render(enrollment) for enrollment in page],
-                "nextCursor": None if is_last else page[-1].id,
-            }
-        ).response()
+        answer = query.page(
+            "enrollments", found, id_of=lambda enrollment: enrollment.id, render=render
+        )
+        return answer.response()
 
     async def grant(request: web.Request) -> web.StreamResponse:
         raw = await read_body(request)

@@ -5,23 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from pydantic.alias_generators import to_camel
+from pydantic import Field, StringConstraints
 
 from services.payments import checkout, store
 from services.payments.checkout import Purchase
 from services.payments.domain.model import PaymentState
 from services.payments.runtime import Runtime
 from services.payments.store import PaymentView
-from shared.errors import InvalidInputError
-from shared.identifiers import is_id
 from shared.money import MINOR_UNITS_MAX, Money
 from shared.web.application import CALLER
 from shared.web.bodies import Body, LongText, ShortText, WebAddress, time_text
 from shared.web.idempotency import IdempotencyKeys
+from shared.web.pages import PageQuery
 from shared.web.routes import (
-    PAGE_SIZE_DEFAULT,
-    PAGE_SIZE_MAX,
     Answer,
     Route,
     Scope,
@@ -78,17 +74,13 @@ class PaymentBody(Body):
         )
 
 
-class PaymentsQuery(BaseModel):
+class PaymentsQuery(PageQuery):
     """Query of `GET /api/payments`."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
     customer_id: ShortText | None = None
     product_id: ShortText | None = None
     state: PaymentState | None = None
     gateway: ShortText | None = None
-    cursor: ShortText | None = None
-    limit: Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE_DEFAULT
 
 
 def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route]:
@@ -110,8 +102,7 @@ def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route
 
     async def list_(request: web.Request) -> web.StreamResponse:
         query = parse_query(PaymentsQuery, request)
-        if query.cursor is not None and not is_id(query.cursor, "pay"):
-            raise InvalidInputError("cursor is not one of ours", details={"cursor": "malformed"})
+        query.require_cursor_of("pay")
         async with runtime.core.database.connection() as connection:
             views = await store.list_views(
                 connection,
@@ -122,14 +113,8 @@ def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route
                 before_id=query.cursor,
                 limit=query.limit + 1,
             )
-        page = views[: query.limit]
-        is_last = len(views) <= query.limit
-        return Answer(
-            {
-                "payments": [render(view) for view in page],
-                "nextCursor": None if is_last else page[-1].payment.id,
-            }
-        ).response()
+        answer = query.page("payments", views, id_of=lambda view: view.payment.id, render=render)
+        return answer.response()
 
     return [
         Route("POST", "/api/payments", create, Scope.WRITE),

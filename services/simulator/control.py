@@ -22,7 +22,8 @@ from services.simulator.domain import (
 )
 from services.simulator.handlers import Runtime
 from shared.errors import ConflictError, InvalidInputError, NotFoundError
-from shared.web.routes import PAGE_SIZE_MAX, Answer, Route, parse, parse_query, read_body
+from shared.web.pages import SIZE_MAX
+from shared.web.routes import Answer, Route, parse, parse_query, read_body
 
 TIMES_MAX: Final = 1_000_000
 DELAY_SECONDS_MAX: Final = 600
@@ -130,7 +131,7 @@ class _Control:
         """List charges, the newest first, and count them all."""
         reference = parse_query(LedgerQuery, request).reference
         async with self._runtime.database.connection() as connection:
-            charges = await store.list_charges(connection, reference, PAGE_SIZE_MAX)
+            charges = await store.list_charges(connection, reference, SIZE_MAX)
             count = await store.count_charges(connection, reference)
         rendered = [
             {

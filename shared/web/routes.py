@@ -20,9 +20,6 @@ BODY_BYTES_MAX: Final = 64 * 1024
 FIELDS_NAMED_MAX: Final = 20
 FIELD_NAME_LENGTH_MAX: Final = 200
 
-PAGE_SIZE_DEFAULT: Final = 50
-PAGE_SIZE_MAX: Final = 200
-
 
 class Scope(StrEnum):
     """What an API key may do."""

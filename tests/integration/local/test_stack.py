@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -44,9 +46,10 @@ SPLIT_PROCESSES = [
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def servers() -> Iterator[dict[str, str]]:
     """Run a PostgreSQL and a Redis; give the environment that names them."""
-    directory = tmp_path_factory.mktemp("servers")
+    directory = Path(tempfile.mkdtemp(prefix="sluice-test-"))
+    directory.chmod(0o755)  # As root, PostgreSQL runs as another user.
     postgres = PostgresServer(directory / "postgres", free_port())
     redis = RedisServer(directory / "redis", free_port())
     with contextlib.ExitStack() as stack:
@@ -55,6 +58,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             server.start()
         postgres.create_database("given")
         yield {**BARE, "DATABASE_URL": postgres.url("given"), "REDIS_URL": redis.url()}
+    shutil.rmtree(directory)
 
 
 @dataclass
