@@ -29,6 +29,8 @@ UNAVAILABLE: Final = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
+    # Its word for a statement on a connection that the server has just ended.
+    asyncpg.InternalClientError,
 )
 
 # Belongs to the role of the service when it exists, so that SQL cannot reach another's tables.

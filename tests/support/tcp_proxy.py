@@ -17,6 +17,8 @@ class TcpProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
+        #: Whether a client hears that the server ended its connection.
+        self.tells_ends = True
 
     async def mend(self) -> None:
         """Accept connections, at the same port as before."""
@@ -41,22 +43,21 @@ class TcpProxy:
         try:
             there_reader, there = await asyncio.open_connection("127.0.0.1", self._target_port)
             self._writers.add(there)
-            await asyncio.gather(_copy(reader, there), _copy(there_reader, writer))
-            self._writers.discard(there)
+            await asyncio.gather(self._copy(reader, there), self._copy(there_reader, writer))
         finally:
-            self._writers.discard(writer)
+            self._writers = {writer for writer in self._writers if not writer.is_closing()}
             self._tasks.discard(task)
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass  # Cut, or reset by one of the two: for a proxy that is an end like any other.
-    finally:
-        writer.close()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass  # Cut, or reset by one of the two: for a proxy that is an end like any other.
+        finally:
+            if self.tells_ends:
+                writer.close()
 
 
 @asynccontextmanager

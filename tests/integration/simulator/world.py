@@ -191,7 +191,8 @@ async def running_simulator(
         async with serving(application, port):
             tasks = [asyncio.create_task(task()) for task in part.tasks]
             yield Simulator(f"http://127.0.0.1:{port}", client, merchant, settings)
-            assert not any(task.done() for task in tasks), "a background task has ended"
+            ended = [task for task in tasks if task.done()]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert not ended, f"a background task has ended: {outcomes}"

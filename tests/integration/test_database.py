@@ -1,0 +1,29 @@
+"""The pool of connections, when the server ends one of them."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from shared.database import Database
+from shared.errors import DatabaseUnavailableError
+from tests.support.tcp_proxy import proxied
+
+
+async def test_a_connection_that_the_server_has_just_ended_is_a_database_away(new_database: str) -> None:
+    async with proxied(new_database) as (proxy, url):
+        proxy.tells_ends = False
+        database = Database(url, "payments", pool_size_max=1)
+        await database.open()
+        administration = await asyncpg.connect(new_database)
+
+        with pytest.raises(DatabaseUnavailableError):
+            async with database.connection() as connection:
+                pid = await connection.fetchval("SELECT pg_backend_pid()")
+                await administration.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+                await connection.fetchval("SELECT true")
+
+        async with database.transaction() as connection:
+            assert await connection.fetchval("SELECT pg_backend_pid()") != pid
+        await administration.close()
+        await database.close()
