@@ -31,7 +31,7 @@ from shared.messaging.queue_metrics import measure_queues
 from shared.messaging.redis_client import UNAVAILABLE, publisher_client
 from shared.settings import ServiceSettings, SettingsError
 from shared.tracing import Tracing, tracing_to
-from shared.web.application import skip_router
+from shared.web.direct import Listener
 
 log = structlog.get_logger()
 
@@ -175,11 +175,10 @@ async def _run(
                 shutdown_timeout=HTTP_SHUTDOWN_SECONDS,
             )
             await runner.setup()
-            assert runner.server is not None, "setup() makes it"
-            skip_router(runner.server, application)
+            listener = Listener(runner)
             # Entered last, left first: no request arrives while the parts close.
-            stack.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, host, port, backlog=1024).start()
+            stack.push_async_callback(listener.close, HTTP_SHUTDOWN_SECONDS)
+            await listener.start(host, port)
             _tune_interpreter()
             tasks = [asyncio.create_task(task()) for part in parts for task in part.tasks]
             log.info("process_ready", host=host, port=port, parts=[part.name for part in parts])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Final, Literal
@@ -12,7 +13,7 @@ from aiohttp import web
 from services.webhook import handlers
 from services.webhook.runtime import Runtime
 from shared.errors import InvalidInputError, NotFoundError, UnauthorizedError
-from shared.web.routes import Route, read_body
+from shared.web.routes import DirectRoute, Route, read_body
 
 #: Largest notice: genuine ones have 2 kB. Checked before the body is read.
 NOTICE_BYTES_MAX: Final = 256 * 1024
@@ -32,16 +33,17 @@ _BACK_PAGE: Final = """<!doctype html>
 shop.</p></body></html>"""
 
 
-def webhook_routes(runtime: Runtime) -> list[Route]:
+def webhook_routes(runtime: Runtime) -> list[Route | DirectRoute]:
     """Return the routes gateways and customers' browsers call; none needs a key."""
 
-    async def receive(gateway: str, request: web.Request) -> web.Response:
-        body = await read_body(request, NOTICE_BYTES_MAX)
-        await handlers.receive_notice(runtime, gateway, request.headers, body)
-        return web.Response(body=b"OK", content_type="text/plain")
+    async def receive(gateway: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        await handlers.receive_notice(runtime, gateway, headers, body)
+        return b"OK"
 
     async def receive_from_anyone(request: web.Request) -> web.Response:
-        return await receive(request.match_info["gateway"], request)
+        body = await read_body(request, NOTICE_BYTES_MAX)
+        text = await receive(request.match_info["gateway"], request.headers, body)
+        return web.Response(body=text, content_type="text/plain")
 
     async def come_back(request: web.Request) -> web.Response:
         """Take the customer's browser on; what it carries is a hint like any notice."""
@@ -67,7 +69,7 @@ def webhook_routes(runtime: Runtime) -> list[Route]:
 
     return [
         *(
-            Route("POST", f"/webhooks/{gateway}", partial(receive, gateway))
+            DirectRoute(f"/webhooks/{gateway}", partial(receive, gateway), NOTICE_BYTES_MAX)
             for gateway in runtime.readers
         ),
         Route("POST", "/webhooks/{gateway}", receive_from_anyone),

@@ -40,6 +40,25 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectRoute:
+    """A POST that needs no key, at a path without parameters, answered by headers and body alone.
+
+    `handler` returns the text of a 200. A request that arrives whole is answered without aiohttp
+    (`shared.web.direct`), any other by `handle`.
+    """
+
+    path: str
+    handler: Callable[[Mapping[str, str], bytes], Awaitable[bytes]]
+    body_bytes_max: int
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer a request of aiohttp's."""
+        body = await read_body(request, self.body_bytes_max)
+        text = await self.handler(request.headers, body)
+        return web.Response(body=text, content_type="text/plain")
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A successful answer before it is put into the envelope."""
 

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from shared.clock import system_clock
 from shared.process import Part
-from shared.web.application import build_application, skip_router
+from shared.web.application import build_application
+from shared.web.direct import Listener
 from shared.web.health import health_routes
 from shared.web.keys import Keyring, describe, parse_keys
 from shared.web.rate_limits import RateLimit
@@ -122,12 +123,10 @@ async def serving(
     )
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
-    assert runner.server is not None
-    skip_router(runner.server, application)  # As every process does.
+    listener = Listener(runner)
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        port = runner.addresses[0][1]
+        await listener.start("127.0.0.1", 0)
         async with aiohttp.ClientSession() as session:
-            yield Api(f"http://127.0.0.1:{port}", session)
+            yield Api(f"http://127.0.0.1:{listener.port}", session)
     finally:
-        await runner.cleanup()
+        await listener.close(0.1)

@@ -83,16 +83,17 @@ class SslcommerzNotices:
             raise NoticeRefusedError("other_store")
         md5_given, sha_given = form.get("verify_sign"), form.get("verify_sign_sha2")
         signed = _signed_names(form.get("verify_key", ""))
-        if not signed.names or not md5_given:
+        if signed is None or not md5_given:
             raise NoticeRefusedError("not_signed")
-        if not form.keys() >= signed.names:
+        try:
+            before, after = signed.text_around_password(form)
+        except KeyError:
             # PHP's library skips a listed field that is missing, Python's fails: refuse.
-            raise NoticeRefusedError("signed_field_missing")
+            raise NoticeRefusedError("signed_field_missing") from None
         # Which fields are signed on notices other than VALID is not documented. They are only
         # hints that lead to a query, so fewer are enough there.
-        if CLAIMS.get(form.get("status", "")) == "paid" and not signed.names >= _MUST_BE_SIGNED:
+        if not signed.are_enough and CLAIMS.get(form.get("status", "")) == "paid":
             raise NoticeRefusedError("too_little_signed")
-        before, after = signed.text_around_password(form)
         if not any(
             _matches(hashlib.md5, before, md5_digest, after, md5_given)
             and (
@@ -105,29 +106,48 @@ class SslcommerzNotices:
 
 @dataclass(frozen=True, slots=True)
 class _SignedNames:
-    """The names that a `verify_key` lists, split where `store_passwd` joins them in order."""
+    """The names that a `verify_key` lists, split where `store_passwd` joins them in order.
 
-    names: frozenset[str]
+    What is signed is `name=value` joined with `&`, sorted by name; the values are the decoded ones.
+    Templates with `%s` for each value, because they are filled in for every notice.
+    """
+
     before: tuple[str, ...]
     after: tuple[str, ...]
+    before_template: str
+    after_template: str
+    #: Whether all that we rely on is among them.
+    are_enough: bool
 
     def text_around_password(self, form: Mapping[str, str]) -> tuple[str, str]:
         """Return the signed text before and after the password's digest.
 
-        It is `name=value` joined with `&`, sorted by name; the values are the decoded ones.
+        Raises:
+            KeyError: a listed field is missing.
         """
-        before = "".join([f"{name}={form[name]}&" for name in self.before])
-        return before, "".join([f"&{name}={form[name]}" for name in self.after])
+        return (
+            self.before_template % tuple([form[name] for name in self.before]),
+            self.after_template % tuple([form[name] for name in self.after]),
+        )
 
 
 # A gateway signs the same few sets of fields over and over.
 @lru_cache(maxsize=64)
-def _signed_names(verify_key: str) -> _SignedNames:
+def _signed_names(verify_key: str) -> _SignedNames | None:
     names = frozenset(verify_key.split(",")) - {""}
     # A field of that name would take the place of the password, which only the store may state.
     ordered = sorted(names - {"store_passwd"})
     position = bisect_left(ordered, "store_passwd")
-    return _SignedNames(names, tuple(ordered[:position]), tuple(ordered[position:]))
+    before, after = tuple(ordered[:position]), tuple(ordered[position:])
+    if not names:
+        return None
+    return _SignedNames(
+        before,
+        after,
+        "".join(f"{name.replace('%', '%%')}=%s&" for name in before),
+        "".join(f"&{name.replace('%', '%%')}=%s" for name in after),
+        are_enough=names >= _MUST_BE_SIGNED,
+    )
 
 
 def parse_form(body: bytes) -> dict[str, str]:
@@ -138,16 +158,17 @@ def parse_form(body: bytes) -> dict[str, str]:
     """
     if b"\x00" in body or b"%00" in body:
         raise UnreadableNoticeError("not_a_form")  # PostgreSQL stores no NUL.
+    form = {}
     try:
-        pairs = [pair.partition("=") for pair in body.decode("ascii").split("&")]
+        pairs = body.decode("ascii").replace("+", " ").split("&")
         if len(pairs) > FIELDS_MAX:
             raise UnreadableNoticeError("too_many_fields")
-        form = {
-            name if "%" not in name and "+" not in name else _unquote(name): value
-            if "%" not in value and "+" not in value
-            else _unquote(value)
-            for name, _, value in pairs
-        }
+        for pair in pairs:
+            name, _, value = pair.partition("=")
+            if "%" in pair:
+                form[_unquote(name)] = _unquote(value)
+            else:
+                form[name] = value
     except UnicodeDecodeError:
         raise UnreadableNoticeError("not_a_form") from None
     if len(form) != len(pairs):
@@ -161,7 +182,7 @@ def _unquote(text: str) -> str:
 
 
 def _unquote_plainly(text: str) -> str:
-    return unquote_to_bytes(text.replace("+", " ")).decode("utf-8")
+    return unquote_to_bytes(text).decode("utf-8")
 
 
 _unquote_known: Final = lru_cache(maxsize=256)(_unquote_plainly)
