@@ -39,13 +39,8 @@ class Listener:
         self._routes = runner.app[DIRECT]
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
-
-    @property
-    def port(self) -> int:
-        """The port that is listened at."""
-        assert self._server is not None, "it was started"
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        #: Where it listens, once started.
+        self.port = 0
 
     async def start(self, host: str, port: int) -> None:
         """Accept connections.
@@ -56,6 +51,7 @@ class Listener:
         self._server = await asyncio.get_running_loop().create_server(
             self._accept, host, port, backlog=_CONNECTIONS_WAITING_MAX
         )
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self, timeout_seconds: float) -> None:
         """Accept no more, let requests in hand finish for a while, close all connections."""
@@ -144,7 +140,6 @@ class _Connection(asyncio.Protocol):
             or self._begun > 1
             or len(self._body) > route.body_bytes_max
             or self._parser.get_method() != b"POST"
-            or not self._parser.should_keep_alive()
         ):
             self._hand_over(data)
             return
@@ -202,8 +197,10 @@ class _Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        """Note that nothing is missing (a hook of httptools)."""
+        """Note that nothing is missing, and whether more may come (a hook of httptools)."""
         self._is_complete = True
+        if not self._parser.should_keep_alive():
+            self._is_plain = False
 
 
 def _success(text: bytes, request_id: str) -> bytes:

@@ -86,19 +86,26 @@ async def read_body(request: web.Request, limit: int = BODY_BYTES_MAX) -> bytes:
     """Read the raw body once.
 
     Raises:
+        InvalidInputError: it is cut short or not encoded as it says.
         TooLargeError: it is longer than `limit` bytes; the rest is not read.
     """
-    length = request.content_length
-    if length is None:
-        body = b""
-        while len(body) <= limit and not request.content.at_eof():
-            body += await request.content.read(limit + 1 - len(body))
-        length = len(body)
-    else:
-        body = await request.read() if length <= limit else b""
+    try:
+        body, length = await _read_up_to(request, limit)
+    except web.RequestPayloadError:
+        raise InvalidInputError("the body is not what its headers say") from None
     if length > limit:
         raise TooLargeError(f"the body is over {limit} bytes")
     return body
+
+
+async def _read_up_to(request: web.Request, limit: int) -> tuple[bytes, int]:
+    length = request.content_length
+    if length is not None:
+        return await request.read() if length <= limit else b"", length
+    body = b""
+    while len(body) <= limit and not request.content.at_eof():
+        body += await request.content.read(limit + 1 - len(body))
+    return body, len(body)
 
 
 B = TypeVar("B", bound=BaseModel)
