@@ -12,6 +12,7 @@ import ssl
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -23,11 +24,19 @@ ANSWER_BYTES_MAX: Final = 1024 * 1024
 #: An answer below it (1xx) announces another.
 FIRST_FINAL_STATUS: Final = 200
 
+#: How late a time-out may be noticed, at most.
+WATCH_SECONDS: Final = 0.1
+
 #: Connections to one gateway. More wait their turn inside their own time-out.
 CONNECTIONS_MAX: Final = 512
 
 #: A connection idle for longer is not used again: gateways close theirs after about a minute.
 IDLE_SECONDS: Final = 30.0
+
+
+_LENGTH_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
+
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class HttpCallError(Exception):
@@ -44,6 +53,8 @@ class HttpAnswer:
 
     status: int
     body: bytes
+    #: What `Retry-After` asks for, if it does so in seconds.
+    retry_after_seconds: float | None = None
 
 
 class HttpClient:
@@ -75,9 +86,11 @@ class HttpClient:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._total_timeout_seconds = total_timeout_seconds
         self._idle: deque[tuple[float, _Connection]] = deque()
-        self._turns = asyncio.Semaphore(connections_max)
+        self._turns_free = connections_max
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._watch = _Watch(min(WATCH_SECONDS, total_timeout_seconds / 10))
 
-    async def get(self, target: str) -> HttpAnswer:
+    async def get(self, target: str, headers: Mapping[str, str] = _NO_HEADERS) -> HttpAnswer:
         """Send a GET for a path with its query.
 
         A kept connection may have been closed by the other side just now; then the call is made
@@ -86,7 +99,8 @@ class HttpClient:
         Raises:
             HttpCallError: no complete answer in time.
         """
-        head = f"GET {self._prefix}{target} HTTP/1.1\r\nHost: {self._host_header}\r\n\r\n"
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = f"GET {self._prefix}{target} HTTP/1.1\r\nHost: {self._host_header}\r\n{lines}\r\n"
         return await self._call(head.encode("ascii"), may_reuse=True)
 
     async def post(self, target: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
@@ -110,7 +124,10 @@ class HttpClient:
     async def _call(self, request: bytes, *, may_reuse: bool) -> HttpAnswer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._total_timeout_seconds
-        await self._take_turn(deadline)
+        if self._turns_free:
+            self._turns_free -= 1
+        else:
+            await self._wait_for_turn(deadline)
         try:
             connection = self._take_idle(loop.time()) if may_reuse else None
             if connection is not None:
@@ -124,17 +141,29 @@ class HttpClient:
             except _StaleConnectionError:
                 raise HttpCallError("connection_reset") from None
         finally:
-            self._turns.release()
+            self._pass_turn_on()
 
-    async def _take_turn(self, deadline: float) -> None:
-        if not self._turns.locked():
-            await self._turns.acquire()  # At once; most calls need no timer.
-            return
+    async def _wait_for_turn(self, deadline: float) -> None:
+        """Wait in line. No timer: each call ahead ends by its own deadline, and so passes on."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         try:
-            async with asyncio.timeout_at(deadline):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise HttpCallError("no_free_connection") from None
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._pass_turn_on()
+            raise
+        if asyncio.get_running_loop().time() >= deadline:
+            self._pass_turn_on()
+            raise HttpCallError("no_free_connection")
+
+    def _pass_turn_on(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._turns_free += 1
 
     def _take_idle(self, now: float) -> _Connection | None:
         while self._idle:
@@ -163,12 +192,48 @@ class HttpClient:
     async def _exchange(
         self, connection: _Connection, request: bytes, deadline: float
     ) -> HttpAnswer:
-        answer = await connection.exchange(request, deadline)
+        self._watch.add(connection, deadline)
+        try:
+            answer = await connection.send(request)
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        finally:
+            self._watch.discard(connection)
         if connection.is_reusable:
             self._idle.append((asyncio.get_running_loop().time(), connection))
         else:
             connection.abort()
         return answer
+
+
+class _Watch:
+    """Fails exchanges past their deadline, with one timer for all that are in flight."""
+
+    def __init__(self, interval_seconds: float) -> None:
+        self._interval_seconds = interval_seconds
+        self._deadlines: dict[_Connection, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, connection: _Connection, deadline: float) -> None:
+        self._deadlines[connection] = deadline
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._interval_seconds, self._look)
+
+    def discard(self, connection: _Connection) -> None:
+        self._deadlines.pop(connection, None)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection, deadline in list(self._deadlines.items()):
+            if deadline <= now:
+                connection.fail(HttpCallError("timeout"))
+        # Ends with the last exchange, so that an idle process sleeps.
+        self._timer = (
+            loop.call_later(self._interval_seconds, self._look) if self._deadlines else None
+        )
 
 
 class _StaleConnectionError(Exception):
@@ -183,33 +248,35 @@ class _Connection(asyncio.Protocol):
         self.is_reusable = False
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[HttpAnswer] | None = None
-        self._parser: httptools.HttpResponseParser | None = None
+        self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._size = 0
+        self._has_begun = False
         self._has_head = False
         self._has_length = False
+        self._retry_after_seconds: float | None = None
 
-    async def exchange(self, request: bytes, deadline: float) -> HttpAnswer:
-        """Send a request and read its answer until `deadline` on the loop's clock."""
-        loop = asyncio.get_running_loop()
+    def send(self, request: bytes) -> asyncio.Future[HttpAnswer]:
+        """Send a request; the future ends with its answer or what went wrong.
+
+        Raises:
+            _StaleConnectionError: the other side has closed the connection.
+        """
         if not self.is_open or self._transport is None:
             raise _StaleConnectionError
-        self._answer = loop.create_future()
-        self._parser = None
-        self._body = []
+        self._answer = asyncio.get_running_loop().create_future()
+        self._has_begun = self._has_head = self._has_length = self.is_reusable = False
+        self._retry_after_seconds = None
+        self._body.clear()
         self._size = 0
-        self._has_head = False
-        self._has_length = False
-        self.is_reusable = False
-        timer = loop.call_at(deadline, self._fail, HttpCallError("timeout"))
-        try:
-            self._transport.write(request)
-            return await self._answer
-        except asyncio.CancelledError:
-            self.abort()
-            raise
-        finally:
-            timer.cancel()
+        self._transport.write(request)
+        return self._answer
+
+    def fail(self, error: Exception) -> None:
+        """End the exchange and the connection."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        self.abort()
 
     def abort(self) -> None:
         """Drop the connection without waiting."""
@@ -228,35 +295,37 @@ class _Connection(asyncio.Protocol):
         if self._answer is None or self._answer.done():
             self.abort()  # Nobody asked: what comes unasked cannot be trusted as an answer.
             return
-        if self._parser is None:
-            self._parser = httptools.HttpResponseParser(self)
+        self._has_begun = True
         self._size += len(data)
         if self._size > ANSWER_BYTES_MAX:
-            self._fail(HttpCallError("answer_too_large"))
+            self.fail(HttpCallError("answer_too_large"))
             return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(HttpCallError("not_http"))
+            self.fail(HttpCallError("not_http"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the exchange in flight: unanswered, cut short, or complete by the end itself."""
         self.is_open = False
-        if self._parser is None:
-            self._fail(_StaleConnectionError())
+        if not self._has_begun:
+            self.fail(_StaleConnectionError())
         elif exc is None and self._has_head and not self._has_length:
             self._succeed()
         else:
-            self._fail(HttpCallError("answer_cut_short"))
+            self.fail(HttpCallError("answer_cut_short"))
 
     def on_message_begin(self) -> None:
         """Keep no connection on which a second answer begins (a hook of httptools)."""
         self.is_reusable = False
 
-    def on_header(self, name: bytes, _value: bytes) -> None:
-        """Note whether the answer says how long it is (a hook of httptools)."""
-        if name.lower() in {b"content-length", b"transfer-encoding"}:
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note whether the answer says how long it is, and when to come back (a hook)."""
+        lowered = name.lower()
+        if lowered in _LENGTH_HEADERS:
             self._has_length = True
+        elif lowered == b"retry-after" and value.isdigit():
+            self._retry_after_seconds = float(value[:9])  # Its other form is a date.
 
     def on_headers_complete(self) -> None:
         """Note that an answer without a length may end with the connection from here on."""
@@ -268,7 +337,6 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Deliver the answer (a hook of httptools)."""
-        assert self._parser is not None
         if self._parser.get_status_code() < FIRST_FINAL_STATUS:
             self._has_head = self._has_length = False
             return
@@ -276,12 +344,8 @@ class _Connection(asyncio.Protocol):
         self._succeed()
 
     def _succeed(self) -> None:
-        assert self._parser is not None
         if self._answer is not None and not self._answer.done():
             status = self._parser.get_status_code()
-            self._answer.set_result(HttpAnswer(status, b"".join(self._body)))
-
-    def _fail(self, error: Exception) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
-        self.abort()
+            self._answer.set_result(
+                HttpAnswer(status, b"".join(self._body), self._retry_after_seconds)
+            )

@@ -360,12 +360,38 @@ async def test_calls_over_the_limit_wait_their_turn(server: ScriptedServer) -> N
     assert server.open_connections_max <= 2
 
 
-async def test_a_call_whose_turn_does_not_come_in_time_is_given_up(server: ScriptedServer) -> None:
+async def test_calls_that_wait_behind_a_silent_one_are_given_up_with_it(
+    server: ScriptedServer,
+) -> None:
     client = HttpClient(server.url, connections_max=1, total_timeout_seconds=SHORT_SECONDS)
-    await client._turns.acquire()  # As a call would that outlasts this one.
+    server.then(*[says_nothing] * 3)
+    started = asyncio.get_running_loop().time()
 
-    assert await refusal(client) == "no_free_connection"
-    assert server.requests == []
+    reasons = await asyncio.gather(*(refusal(client) for _ in range(3)))
+
+    assert reasons[0] == "timeout"
+    assert set(reasons) <= {"timeout", "connect_timeout", "no_free_connection"}
+    assert asyncio.get_running_loop().time() - started < 3 * SHORT_SECONDS
+
+
+async def test_a_cancelled_call_that_waits_takes_nobody_s_turn(server: ScriptedServer) -> None:
+    client = HttpClient(server.url, connections_max=1)
+    server.then(says_nothing, answer(b"mine"))
+    first = asyncio.create_task(client.get("/"))
+
+    async def is_asked() -> bool:
+        return len(server.requests) == 1
+
+    await eventually(is_asked)
+    second, third = asyncio.create_task(client.get("/")), asyncio.create_task(client.get("/"))
+    await asyncio.sleep(0)  # Both stand in line now.
+    first.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # The second was given the turn, and is cancelled before it runs.
+    second.cancel()
+
+    assert (await third).body == b"mine"
+    client.close()
 
 
 async def test_a_cancelled_call_gives_its_turn_back(server: ScriptedServer) -> None:
