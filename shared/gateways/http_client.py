@@ -12,6 +12,7 @@ import ssl
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -30,6 +31,11 @@ CONNECTIONS_MAX: Final = 512
 IDLE_SECONDS: Final = 30.0
 
 
+_LENGTH_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
+
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 class HttpCallError(Exception):
     """A call got no usable answer; `reason` is one of a few words, fit for a metric."""
 
@@ -44,6 +50,8 @@ class HttpAnswer:
 
     status: int
     body: bytes
+    #: What `Retry-After` asks for, if it does so in seconds.
+    retry_after_seconds: float | None = None
 
 
 class HttpClient:
@@ -77,7 +85,7 @@ class HttpClient:
         self._idle: deque[tuple[float, _Connection]] = deque()
         self._turns = asyncio.Semaphore(connections_max)
 
-    async def get(self, target: str) -> HttpAnswer:
+    async def get(self, target: str, headers: Mapping[str, str] = _NO_HEADERS) -> HttpAnswer:
         """Send a GET for a path with its query.
 
         A kept connection may have been closed by the other side just now; then the call is made
@@ -86,7 +94,8 @@ class HttpClient:
         Raises:
             HttpCallError: no complete answer in time.
         """
-        head = f"GET {self._prefix}{target} HTTP/1.1\r\nHost: {self._host_header}\r\n\r\n"
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = f"GET {self._prefix}{target} HTTP/1.1\r\nHost: {self._host_header}\r\n{lines}\r\n"
         return await self._call(head.encode("ascii"), may_reuse=True)
 
     async def post(self, target: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
@@ -188,6 +197,7 @@ class _Connection(asyncio.Protocol):
         self._size = 0
         self._has_head = False
         self._has_length = False
+        self._retry_after_seconds: float | None = None
 
     async def exchange(self, request: bytes, deadline: float) -> HttpAnswer:
         """Send a request and read its answer until `deadline` on the loop's clock."""
@@ -200,6 +210,7 @@ class _Connection(asyncio.Protocol):
         self._size = 0
         self._has_head = False
         self._has_length = False
+        self._retry_after_seconds = None
         self.is_reusable = False
         timer = loop.call_at(deadline, self._fail, HttpCallError("timeout"))
         try:
@@ -253,10 +264,13 @@ class _Connection(asyncio.Protocol):
         """Keep no connection on which a second answer begins (a hook of httptools)."""
         self.is_reusable = False
 
-    def on_header(self, name: bytes, _value: bytes) -> None:
-        """Note whether the answer says how long it is (a hook of httptools)."""
-        if name.lower() in {b"content-length", b"transfer-encoding"}:
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note whether the answer says how long it is, and when to come back (a hook)."""
+        lowered = name.lower()
+        if lowered in _LENGTH_HEADERS:
             self._has_length = True
+        elif lowered == b"retry-after" and value.isdigit():
+            self._retry_after_seconds = float(value[:9])  # Its other form is a date.
 
     def on_headers_complete(self) -> None:
         """Note that an answer without a length may end with the connection from here on."""
@@ -279,7 +293,9 @@ class _Connection(asyncio.Protocol):
         assert self._parser is not None
         if self._answer is not None and not self._answer.done():
             status = self._parser.get_status_code()
-            self._answer.set_result(HttpAnswer(status, b"".join(self._body)))
+            self._answer.set_result(
+                HttpAnswer(status, b"".join(self._body), self._retry_after_seconds)
+            )
 
     def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():
