@@ -15,7 +15,7 @@ import redis
 
 from deploy.local.environment import SIMULATOR_ACCOUNTS
 from deploy.local.postgres_server import PostgresServer
-from services.simulator.signing import sign
+from services.simulator.sslcommerz.signing import sign
 from tests.support.blocking import execute, run_blocking
 from tests.support.polling import eventually_blocking
 from tests.support.promises import keep_promises
