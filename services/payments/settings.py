@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 
-from shared.gateways.registry import GatewaySettings
+from shared.gateways.registration import GatewayKeys
+from shared.gateways.registry import GatewaySettings, no_gateway_is_on
+from shared.money import MINOR_UNITS_MAX
 
 
 class PaymentsSettings(GatewaySettings):
@@ -23,3 +26,18 @@ class PaymentsSettings(GatewaySettings):
     first_check_after: timedelta = Field(
         default=timedelta(seconds=30), gt=timedelta(0), alias="PAYMENT_FIRST_CHECK_AFTER"
     )
+    #: What our own wallet may pay at most, in minor units of its token (USDC: millionths): at once,
+    #: and on one day of UTC. The defaults are 10 and 100 USDC; more is said deliberately.
+    x402_max_per_payment: int = Field(
+        default=10_000_000, ge=0, le=MINOR_UNITS_MAX, alias="X402_MAX_PER_PAYMENT"
+    )
+    x402_max_per_day: int = Field(
+        default=100_000_000, ge=0, le=MINOR_UNITS_MAX, alias="X402_MAX_PER_DAY"
+    )
+
+    @field_validator("gateways")
+    @classmethod
+    def _has_a_gateway(cls, gateways: Mapping[str, GatewayKeys]) -> Mapping[str, GatewayKeys]:
+        if not gateways:
+            raise ValueError(no_gateway_is_on())
+        return gateways
