@@ -94,6 +94,8 @@ async def create_payment(runtime: Runtime, payment_id: str, purchase: Purchase) 
         product_name=purchase.product["name"],
         started_at=now,
     )
+    if isinstance(order.method, Wallet):
+        _require_within_limit(runtime, gateway, order)
     if (refusal := gateway.refusal(order)) is not None:
         raise InvalidInputError(refusal.problem, details={refusal.field: refusal.problem})
     stored = await _record_order(runtime, payment_id, purchase, order)
@@ -179,16 +181,25 @@ async def _record_attempt(
 
 
 async def _spend(runtime: Runtime, connection: Connection, gateway_name: str, order: Order) -> None:
-    limits, amount = runtime.wallet_limits, order.amount
-    if amount.minor_units > limits.per_payment:
-        raise _over_limit(Money(limits.per_payment, amount.currency), "a payment")
+    """Count the order to its day in the transaction that records it.
+
+    An attempt that ends unpaid is not taken off again: nothing then has to be right for the limit
+    to hold, and it errs on the safe side.
+    """
+    amount, allowed = order.amount, runtime.spending_limits[gateway_name].per_day
     day = order.started_at.date()
-    if not await attempt_store.spend(connection, gateway_name, amount, day, limits.per_day):
-        raise _over_limit(Money(limits.per_day, amount.currency), "a day")
+    if not await attempt_store.spend(connection, gateway_name, amount, day, allowed):
+        raise _over_limit(Money(allowed, amount.currency), "on one day")
 
 
-def _over_limit(limit: Money, period: str) -> SpendingLimitError:
-    problem = f"the wallet must not spend more than {limit} {period}"
+def _require_within_limit(runtime: Runtime, gateway: PaymentGateway, order: Order) -> None:
+    allowed = runtime.spending_limits[gateway.name].per_payment
+    if order.amount.minor_units > allowed:
+        raise _over_limit(Money(allowed, order.amount.currency), "at once")
+
+
+def _over_limit(limit: Money, when: str) -> SpendingLimitError:
+    problem = f"the wallet may pay {limit} {when} at most"
     return SpendingLimitError(problem, details={"amount": problem})
 
 

@@ -28,6 +28,7 @@ from shared.gateways.interface import (
     Pending,
     Unknown,
 )
+from shared.gateways.registration import SpendingLimits
 from shared.gateways.registry import clients
 from shared.messaging import outbox
 from shared.messaging.envelope import Outgoing
@@ -67,14 +68,6 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class WalletLimits:
-    """What each of our own wallets may spend at most, in minor units; a day is one of UTC."""
-
-    per_payment: int
-    per_day: int
-
-
-@dataclass(frozen=True, slots=True)
 class Runtime:
     """The core, the gateways, and the one way by which verdicts become states."""
 
@@ -82,7 +75,8 @@ class Runtime:
     gateways: Mapping[str, PaymentGateway]
     expires_after: timedelta
     first_check_after: timedelta
-    wallet_limits: WalletLimits
+    #: What our wallets may pay, by gateway.
+    spending_limits: Mapping[str, SpendingLimits]
     results: Batcher[Judgement, None]
 
 
@@ -104,7 +98,9 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
             gateways=gateways,
             expires_after=settings.payment_expires_after,
             first_check_after=settings.first_check_after,
-            wallet_limits=WalletLimits(settings.x402_max_per_payment, settings.x402_max_per_day),
+            spending_limits={
+                name: keys.spending_limits() for name, keys in settings.gateways.items()
+            },
             results=results,
         )
     finally:

@@ -9,7 +9,6 @@ from pydantic import AliasChoices, Field, field_validator
 
 from shared.gateways.registration import GatewayKeys
 from shared.gateways.registry import GatewaySettings, no_gateway_is_on
-from shared.money import MINOR_UNITS_MAX
 
 
 class PaymentsSettings(GatewaySettings):
@@ -25,14 +24,6 @@ class PaymentsSettings(GatewaySettings):
     #: First look at a payment after its creation, in case its notice is lost.
     first_check_after: timedelta = Field(
         default=timedelta(seconds=30), gt=timedelta(0), alias="PAYMENT_FIRST_CHECK_AFTER"
-    )
-    #: What our own wallet may pay at most, in minor units of its token (USDC: millionths): at once,
-    #: and on one day of UTC. The defaults are 10 and 100 USDC; more is said deliberately.
-    x402_max_per_payment: int = Field(
-        default=10_000_000, ge=0, le=MINOR_UNITS_MAX, alias="X402_MAX_PER_PAYMENT"
-    )
-    x402_max_per_day: int = Field(
-        default=100_000_000, ge=0, le=MINOR_UNITS_MAX, alias="X402_MAX_PER_DAY"
     )
 
     @field_validator("gateways")

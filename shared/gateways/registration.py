@@ -14,10 +14,26 @@ from shared.gateways.http_client import HttpClient
 from shared.gateways.interface import NoticeReader, PaymentGateway
 
 
+@dataclass(frozen=True, slots=True)
+class SpendingLimits:
+    """What a wallet of our own may pay at most, in minor units; a day is one of UTC."""
+
+    per_payment: int
+    per_day: int
+
+
 class GatewayKeys(BaseSettings):
-    """The variables of one gateway."""
+    """The variables of one gateway.
+
+    Fields are named as their variables, in small letters: pydantic-settings reads a variable of the
+    field's name too, and a `base_url` would be anybody's.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    def spending_limits(self) -> SpendingLimits:
+        """Return what the gateway's wallet may pay; nothing, where there is no wallet of ours."""
+        return SpendingLimits(0, 0)
 
 
 def secrets_of(secret: SecretStr) -> list[str]:
@@ -60,6 +76,8 @@ class Registration(Generic[K]):
     client: Callable[[K, Surroundings], PaymentGateway]
     #: None for a gateway that sends no notices.
     notices: Callable[[K, Clock], NoticeReader] | None
+    #: Whether notices may also come as a GET, their fields in the query string.
+    notices_by_get: bool = False
 
     def is_on(self, environment: Mapping[str, str]) -> bool:
         """Tell whether any of the switches is set."""

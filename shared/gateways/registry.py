@@ -11,14 +11,20 @@ from pydantic import Field
 from pydantic_settings import NoDecode
 
 from shared.clock import Clock
+from shared.gateways.campay.keys import REGISTRATION as CAMPAY
+from shared.gateways.fapshi.keys import REGISTRATION as FAPSHI
 from shared.gateways.interface import NoticeReader, PaymentGateway
 from shared.gateways.registration import GatewayKeys, Registration, Surroundings
 from shared.gateways.sslcommerz.keys import REGISTRATION as SSLCOMMERZ
+from shared.gateways.stripe.keys import REGISTRATION as STRIPE
 from shared.settings import ServiceSettings
 
 REGISTRY: Final[Mapping[str, Registration[Any]]] = MappingProxyType(
     {
         SSLCOMMERZ.name: SSLCOMMERZ,
+        FAPSHI.name: FAPSHI,
+        CAMPAY.name: CAMPAY,
+        STRIPE.name: STRIPE,
     }
 )
 

@@ -80,4 +80,5 @@ REGISTRATION: Final = Registration(
     switches=("CAMPAY_TOKEN", "CAMPAY_USERNAME", "CAMPAY_PASSWORD"),
     client=_client,
     notices=_notices,
+    notices_by_get=True,
 )
