@@ -72,6 +72,15 @@ SIMULATOR_PATHS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     }
 )
 
+#: The simulator lists a payment as soon as it has it, so that what is not listed need not be waited
+#: for as long as with the real ones; only longer than a call takes.
+SIMULATOR_PACE: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "fapshi": MappingProxyType({"FAPSHI_VISIBLE_AFTER_SECONDS": "20"}),
+        "campay": MappingProxyType({"CAMPAY_VISIBLE_AFTER_SECONDS": "20"}),
+    }
+)
+
 _NOTE_FILE: Final = "environment.json"
 _KEY_FILE: Final = "development-key"
 
@@ -118,7 +127,7 @@ def gateways_at_simulator(url: str, given: Mapping[str, str]) -> dict[str, str]:
     for gateway, account in SIMULATOR_ACCOUNTS.items():
         if not any(given.get(name) for name in account):
             addresses = {name: url + path for name, path in SIMULATOR_PATHS[gateway].items()}
-            variables |= {**account, **addresses}
+            variables |= {**account, **addresses, **SIMULATOR_PACE.get(gateway, {})}
     return variables
 
 
