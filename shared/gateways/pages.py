@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
 from urllib.parse import urlsplit
+
+#: What an address is made of; with anything else in it, two readers may see two hosts.
+_ADDRESS: Final = re.compile(r"[\x21-\x5b\x5d-\x7e]{1,2000}")
 
 
 class PageHosts:
@@ -20,6 +25,8 @@ class PageHosts:
 
     def has(self, url: str) -> bool:
         """Tell whether a page is at one of them."""
+        if _ADDRESS.fullmatch(url) is None:
+            return False
         try:
             parts = urlsplit(url)
             host = parts.hostname or ""
