@@ -118,8 +118,9 @@ def _parts(header: str) -> tuple[str, list[bytes]]:
         raise NoticeRefusedError("malformed_signature")
     pairs = [item.partition("=") for item in header.split(",")]
     times = [value for name, _, value in pairs if name == "t"]
+    is_whole = all(separator for _, separator, _ in pairs)
     # The signed text is the number in plain decimal, so `007`, ` 7` or `7_0` never come.
-    if len(times) != 1 or _TIME_STAMP.fullmatch(times[0]) is None:
+    if not is_whole or len(times) != 1 or _TIME_STAMP.fullmatch(times[0]) is None:
         raise NoticeRefusedError("malformed_signature")
     signatures = [value.encode() for name, _, value in pairs if name == "v1"]
     if not signatures:
