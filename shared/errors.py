@@ -12,6 +12,8 @@ SluiceError
     ├── ConflictError         the state forbids it (409)
     ├── TooLargeError         body over the limit (413)
     ├── TooManyRequestsError  over the rate limit (429)
+    ├── SpendingLimitError    our own wallet must not pay as much (422)
+    ├── GatewayRefusedError   the gateway would not begin (422)
     └── IllegalTransitionError  a state machine was asked for a step it does not have
 """
 
@@ -111,6 +113,12 @@ class TooManyRequestsError(PermanentError):
     def __init__(self, message: str, *, retry_after_seconds: int) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class SpendingLimitError(PermanentError):
+    """Our own wallet must not pay as much; nothing was signed."""
+
+    code = "spending_limit"
 
 
 class GatewayRefusedError(PermanentError):

@@ -6,9 +6,11 @@ tables are partitioned by.
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime
 from typing import Final
+from uuid import UUID
 
 from ulid import ULID
 
@@ -21,9 +23,33 @@ _TO_BASE_32: Final = str.maketrans(
 )
 
 
+#: Where a UUID says that it is one of version 4; a ULID has random bits there.
+_UUID_BITS: Final = (0xF << 76) | (0x3 << 62)
+_UUID_4: Final = (0x4 << 76) | (0x2 << 62)
+
+
 def new_id(prefix: str, now: datetime) -> str:
-    """Return a new id that sorts by `now`; `prefix` is three lower-case letters."""
-    return f"{prefix}_{ULID.from_datetime(now)}"
+    """Return a new id that sorts by `now`; `prefix` is three lower-case letters.
+
+    Read as a UUID it is one of version 4, for gateways that accept nothing else.
+    """
+    random = int.from_bytes(os.urandom(10), "big")
+    value = int(now.timestamp() * 1000) << 80 | (random & ~_UUID_BITS) | _UUID_4
+    return f"{prefix}_{ULID(value.to_bytes(16, 'big'))}"
+
+
+def as_uuid(identifier: str) -> str:
+    """Write an id as a UUID; `from_uuid` reads it back."""
+    return str(ULID.from_str(identifier[PREFIX_LENGTH:]).to_uuid())
+
+
+def from_uuid(prefix: str, text: str) -> str:
+    """Return the id that `as_uuid` wrote.
+
+    Raises:
+        ValueError: the text is no UUID.
+    """
+    return f"{prefix}_{ULID.from_uuid(UUID(text))}"
 
 
 def is_id(text: str, prefix: str) -> bool:

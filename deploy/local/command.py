@@ -40,6 +40,7 @@ SUBCOMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
     {
         "up": Entry("up", "start everything on this machine, and stop it with Ctrl-C"),
         "demo": Entry("demo", "drive payments of every fate through Sluice and show what happened"),
+        "load": Entry("load", "send many payments, and compare both ledgers one by one"),
         "audit": Entry("audit", "check on live data that nothing is lost and nothing is doubled"),
         "explain": Entry("explain", "tell the whole story of one payment"),
         "migrate": Entry("migrate", "bring the databases up to date"),

@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import shutil
-import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +23,7 @@ from deploy.local.arguments import port_number
 from deploy.local.demo_fates import FATES, Order, count_min, plan_orders
 from deploy.local.demo_traffic import DemoError, Made, Shop, open_client
 from deploy.local.invariants.findings import Result
+from deploy.local.own_stack import own_directory, own_environment, stop_in_order_at_sigterm
 from deploy.local.printing import console
 from deploy.local.stack import LocalStack, free_ports
 from deploy.local.story import Story
@@ -38,12 +35,6 @@ FOLLOW_SECONDS: Final = 45.0
 
 ALL_WELL: Final = 0
 WRONG_END: Final = 1
-
-#: What the processes get of our environment. Not more: settings that are meant for a real
-#: installation, its databases and its accounts at gateways, must not reach a demonstration.
-ENVIRONMENT_KEPT: Final = frozenset(
-    {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"}
-)
 
 #: The demonstration is one caller with everybody's requests. The reconciler's first look comes
 #: sooner than by default (30 s), so that it is over sooner.
@@ -105,16 +96,15 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     if arguments.payments < count_min():
         raise DemoError(f"--payments must be at least {count_min()}, so that every fate occurs")
-    # A SIGTERM stops the servers in order, as a Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_in_order_at_sigterm()
     target = console()
-    with _directory(arguments.data_directory) as directory:
+    with own_directory(arguments.data_directory, prefix="sluice-demo-") as directory:
         target.print("Starting PostgreSQL, Redis and all services ...")
         with LocalStack(
             directory,
             arguments.port or free_ports(),
             split=False,
-            environment=environment(os.environ),
+            environment=own_environment(os.environ, _SETTINGS),
         ) as stack:
             target.print(f"Sluice runs at {stack.url} after {time.monotonic() - started:.1f} s.")
             orders = plan_orders(arguments.payments, arguments.seed, quick=arguments.quick)
@@ -128,29 +118,6 @@ def run(arguments: argparse.Namespace) -> int:
         wrong = sum(not made.is_at_its_end for made in seen.all_made)
         print(f"sluice: {wrong} payments are not where they belong", file=sys.stderr)
         return WRONG_END
-
-
-def environment(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the demonstration's processes: nothing of a real installation."""
-    kept = {
-        name: value
-        for name, value in given.items()
-        if name in ENVIRONMENT_KEPT or name.startswith("PYTHON")
-    }
-    return kept | _SETTINGS
-
-
-@contextmanager
-def _directory(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        yield given
-        return
-    directory = Path(tempfile.mkdtemp(prefix="sluice-demo-"))
-    directory.chmod(0o755)  # As root, PostgreSQL runs as a user who must get in.
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory)
 
 
 async def _perform(target: Console, stack: LocalStack, orders: Sequence[Order]) -> Performance:

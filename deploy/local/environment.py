@@ -22,9 +22,63 @@ from deploy.local.services import SERVICE_NAMES
 
 REDIS_VARIABLES: Final = ("REDIS_URL", "REDIS_HOST", "REDIS_PORT")
 
-#: The merchant's account at the simulator.
-SIMULATOR_ACCOUNT: Final[Mapping[str, str]] = MappingProxyType(
-    {"SSLCOMMERZ_STORE_ID": "sluice_demo", "SSLCOMMERZ_STORE_PASSWORD": "sluice_demo_password"}
+#: The merchant's accounts at the simulator, by gateway. They protect nothing: no money is there.
+SIMULATOR_ACCOUNTS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "sslcommerz": MappingProxyType(
+            {
+                "SSLCOMMERZ_STORE_ID": "sluice_demo",
+                "SSLCOMMERZ_STORE_PASSWORD": "sluice_demo_password",
+            }
+        ),
+        "fapshi": MappingProxyType(
+            {
+                "FAPSHI_API_USER": "sluice_demo",
+                "FAPSHI_API_KEY": "FAK_TEST_sluice_demo",
+                "FAPSHI_WEBHOOK_SECRET": "wh_sluice_demo",
+            }
+        ),
+        "campay": MappingProxyType(
+            {
+                "CAMPAY_TOKEN": "sluice_demo_campay_token",
+                "CAMPAY_WEBHOOK_KEY": "sluice-demo-campay-webhook-key-0123456789",
+            }
+        ),
+        "stripe": MappingProxyType(
+            {
+                "STRIPE_SECRET_KEY": "sk_test_sluice_demo",
+                "STRIPE_WEBHOOK_SECRET": "whsec_sluice_demo",
+            }
+        ),
+        # The wallet of the key that is 32 bytes of 1, known to everybody.
+        "x402": MappingProxyType(
+            {
+                "X402_PRIVATE_KEY": f"0x{'01' * 32}",
+                "X402_NETWORK": "eip155:84532",
+                "X402_NONCE_KEY": "sluice-demo-nonce-key",
+            }
+        ),
+    }
+)
+
+#: Where each gateway is at the simulator: variables, and the paths below its address.
+SIMULATOR_PATHS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "sslcommerz": MappingProxyType({"SSLCOMMERZ_BASE_URL": ""}),
+        "fapshi": MappingProxyType({"FAPSHI_BASE_URL": "/fapshi"}),
+        "campay": MappingProxyType({"CAMPAY_BASE_URL": "/campay"}),
+        "stripe": MappingProxyType({"STRIPE_BASE_URL": "/stripe"}),
+        "x402": MappingProxyType({"X402_FACILITATOR_URL": "/x402", "X402_RPC_URL": "/x402/rpc"}),
+    }
+)
+
+#: The simulator lists a payment as soon as it has it, so that what is not listed need not be waited
+#: for as long as with the real ones; only longer than a call takes.
+SIMULATOR_PACE: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "fapshi": MappingProxyType({"FAPSHI_VISIBLE_AFTER_SECONDS": "20"}),
+        "campay": MappingProxyType({"CAMPAY_VISIBLE_AFTER_SECONDS": "20"}),
+    }
 )
 
 _NOTE_FILE: Final = "environment.json"
@@ -57,6 +111,24 @@ def redis_url_of(environment: Mapping[str, str]) -> str:
     host = environment.get("REDIS_HOST") or ports.LOOPBACK
     port = environment.get("REDIS_PORT") or "6379"
     return environment.get("REDIS_URL") or f"redis://{host}:{port}/0"
+
+
+def gateways_at_simulator(url: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that let the simulator play every gateway.
+
+    A gateway of which an account is given is left as it is: real keys belong to the real gateway,
+    and half of a made-up account must not be mixed into them.
+
+    Args:
+        url: The simulator's address, without a slash at the end.
+        given: The environment before.
+    """
+    variables: dict[str, str] = {}
+    for gateway, account in SIMULATOR_ACCOUNTS.items():
+        if not any(given.get(name) for name in account):
+            addresses = {name: url + path for name, path in SIMULATOR_PATHS[gateway].items()}
+            variables |= {**account, **addresses, **SIMULATOR_PACE.get(gateway, {})}
+    return variables
 
 
 def with_key(environment: Mapping[str, str], key: str) -> str:

@@ -27,7 +27,10 @@ PATH_PREFIXES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "webhook": ("/webhooks/", "/return/"),
         "payments": ("/api/payments",),
         "enrollment": ("/api/enrollments",),
-        "simulator": ("/gwprocess/", "/validator/", "/EasyCheckOut/", "/simulator"),
+        "simulator": (
+            *("/gwprocess/", "/validator/", "/EasyCheckOut/", "/simulator"),
+            *("/fapshi/", "/campay/", "/stripe/", "/x402/"),
+        ),
     }
 )
 

@@ -215,8 +215,8 @@ class LocalStack:
         simulator = url_at(ports.LOOPBACK, self._plan()[SIMULATOR][1]) if self.split else url
         defaults = {
             "PUBLIC_URL": url,
-            "SSLCOMMERZ_BASE_URL": simulator,
-            **environments.SIMULATOR_ACCOUNT,
+            "SIMULATOR_NOTICE_URL": url,
+            **environments.gateways_at_simulator(simulator, self._given),
         }
         if self.postgres is not None:
             defaults["DATABASE_URL"] = self.postgres.url("sluice")

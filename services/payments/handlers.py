@@ -9,9 +9,10 @@ from typing import Final
 import structlog
 from opentelemetry.trace import SpanKind
 
-from services.payments import metrics, store
+from services.payments import attempt_store, metrics, store
+from services.payments.attempt_store import StoredOrder
 from services.payments.domain.model import Payment, PaymentState
-from services.payments.runtime import Judgement, Runtime, ask
+from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask
 from shared.contracts.webhook import NoticeReceived
 from shared.errors import (
     DatabaseUnavailableError,
@@ -19,7 +20,8 @@ from shared.errors import (
     NotFoundError,
     SluiceError,
 )
-from shared.gateways.interface import Pending, Unknown
+from shared.gateways.interface import ActionRequired, Paid, Pending, Unknown
+from shared.identifiers import is_id
 from shared.messaging.receiver import Delivery
 from shared.metrics import bound
 
@@ -45,15 +47,26 @@ async def check_notices(runtime: Runtime, deliveries: Sequence[Delivery[NoticeRe
     for delivery in deliveries:
         payment = payments.get(delivery.message.reference)
         if payment is None:
-            # References are committed before a gateway hears of them, so it is none of ours.
-            delivery.fail(
-                NotFoundError(f"no payment has the reference {delivery.message.reference}")
-            )
+            _end_unknown(delivery)
         elif _is_decided(payment, delivery.message):
             delivery.done()
         else:
             checks.append(_check(runtime, delivery, payment))
     await asyncio.gather(*checks)
+
+
+def _end_unknown(delivery: Delivery[NoticeReceived]) -> None:
+    """End a notice of which we have no payment: references are committed before gateways hear them.
+
+    Another system on the same account has names of its own, and its notices are of no interest. One
+    of our shape is: a database may have been lost, or two installations share an account.
+    """
+    notice = delivery.message
+    if is_id(notice.reference, "att"):
+        delivery.fail(NotFoundError(f"no payment has the reference {notice.reference}"))
+    else:
+        metrics.FOREIGN_NOTICES.labels(notice.gateway).inc()
+        delivery.done()
 
 
 def _is_decided(payment: Payment, notice: NoticeReceived) -> bool:
@@ -75,16 +88,20 @@ async def _check(runtime: Runtime, delivery: Delivery[NoticeReceived], payment: 
             verdict = await ask(
                 runtime, payment, notice.reference, notice.claim, notice.validation_id
             )
-            bound(metrics.CHECKS, payment.gateway, "notice", type(verdict).__name__.lower()).inc()
-            if notice.claim == "paid" and isinstance(verdict, (Unknown, Pending)):
-                if payment.next_check_at is None:
-                    # Nobody looks at a payment at rest, so only the message can bring it up again.
+            bound(metrics.CHECKS, payment.gateway, "notice", VERDICT_NAMES[type(verdict)]).inc()
+            is_live = notice.reference == payment.reference
+            if notice.claim == "paid" and isinstance(verdict, (Unknown, Pending, ActionRequired)):
+                if payment.next_check_at is None or not is_live:
+                    # Nobody looks at a payment at rest, nor at an attempt that was given up, so
+                    # only the message can bring it up again.
                     raise GatewayUnavailableError(f"the gateway does not say: {verdict.reason}")
                 # Remembered, so that the reconciler can ask by the same handle.
                 payment = payment._replace(validation_id=notice.validation_id or None)
-            await runtime.results.submit(
-                Judgement(payment, verdict, notice.claim, notice.received_at, traceparent)
-            )
+            if is_live or isinstance(verdict, Paid):
+                judgement = Judgement(
+                    payment, verdict, notice.claim, notice.received_at, traceparent
+                )
+                await runtime.results.submit(judgement)
     except SluiceError as error:
         delivery.fail(error)
     else:
@@ -111,8 +128,11 @@ async def reconcile_due(runtime: Runtime) -> int:
     """
     async with runtime.core.database.transaction() as connection:
         due = await store.claim_due(connection, runtime.core.clock(), RECONCILE_BATCH_MAX)
+        references = [payment.reference for payment in due]
+        orders = await attempt_store.find_orders(connection, references) if due else {}
     results = await asyncio.gather(
-        *(_reconcile_one(runtime, payment) for payment in due), return_exceptions=True
+        *(_reconcile_one(runtime, payment, orders[payment.reference]) for payment in due),
+        return_exceptions=True,
     )
     failures = [result for result in results if isinstance(result, BaseException)]
     for failure in failures:
@@ -123,12 +143,12 @@ async def reconcile_due(runtime: Runtime) -> int:
     return len(due)
 
 
-async def _reconcile_one(runtime: Runtime, payment: Payment) -> None:
+async def _reconcile_one(runtime: Runtime, payment: Payment, stored: StoredOrder) -> None:
     with runtime.core.tracing.span(
         "payments.reconcile", attributes={"payment": payment.id}
     ) as traceparent:
         asked_at = runtime.core.clock()
         handle = payment.validation_id if payment.state is PaymentState.PROCESSING else None
-        verdict = await ask(runtime, payment, payment.reference, None, handle)
-        bound(metrics.CHECKS, payment.gateway, "reconciler", type(verdict).__name__.lower()).inc()
+        verdict = await ask(runtime, payment, payment.reference, None, handle, stored=stored)
+        bound(metrics.CHECKS, payment.gateway, "reconciler", VERDICT_NAMES[type(verdict)]).inc()
         await runtime.results.submit(Judgement(payment, verdict, None, asked_at, traceparent))

@@ -10,7 +10,7 @@ from shared.metrics import LATENCY_BUCKETS
 
 CREATED: Final = Counter(
     "payments_created_total",
-    "Payments created by what became of their checkout: opened, refused, unknown.",
+    "Payments by what their gateway answered: paid, declined, pending, action_required, unknown.",
     ["gateway", "outcome"],
 )
 SETTLED: Final = Counter(
@@ -22,6 +22,11 @@ CHECKS: Final = Counter(
     "payments_checks_total",
     "Looks at a gateway by what asked (notice, reconciler) and what it said.",
     ["gateway", "asked_by", "verdict"],
+)
+FOREIGN_NOTICES: Final = Counter(
+    "payments_foreign_notices_total",
+    "Authentic notices about payments of another system on the same account; nothing was done.",
+    ["gateway"],
 )
 SURPLUS_CHARGES: Final = Counter(
     "payments_surplus_charges_total",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from aiohttp import web
 from pydantic import Field, StringConstraints
 
-from services.payments import checkout, store
-from services.payments.checkout import Purchase
+from services.payments import orders, store
 from services.payments.domain.model import PaymentState
+from services.payments.orders import Purchase
 from services.payments.runtime import Runtime
 from services.payments.store import PaymentView
+from shared.gateways.interface import Card, Checkout, Method, Prompt, Wallet
 from shared.money import MINOR_UNITS_MAX, Money
 from shared.web.application import CALLER
 from shared.web.bodies import Body, LongText, ShortText, WebAddress, time_text
@@ -45,10 +46,69 @@ class ProductBody(Body):
     name: ShortText | None = None
 
 
+class CheckoutBody(Body):
+    """The customer pays on the gateway's page."""
+
+    type: Literal["checkout"]
+
+    def method(self) -> Method:
+        """Return it as gateways know it."""
+        return Checkout()
+
+
+class PromptBody(Body):
+    """The customer confirms on the phone."""
+
+    type: Literal["prompt"]
+    phone: Annotated[
+        str,
+        StringConstraints(pattern=r"^[1-9][0-9]{7,14}$"),
+        Field(description="In international form, digits only: country code and number"),
+    ]
+
+    def method(self) -> Method:
+        """Return it as gateways know it."""
+        return Prompt(self.phone)
+
+
+class CardBody(Body):
+    """A card that the gateway keeps for us is charged."""
+
+    type: Literal["card"]
+    payment_method: ShortText
+    gateway_customer: ShortText | None = None
+    off_session: bool = False
+
+    def method(self) -> Method:
+        """Return it as gateways know it."""
+        return Card(self.payment_method, self.gateway_customer, self.off_session)
+
+
+class WalletBody(Body):
+    """Our own wallet pays."""
+
+    type: Literal["wallet"]
+    recipient: Annotated[
+        str,
+        StringConstraints(pattern=r"^0x[0-9a-fA-F]{40}$"),
+        Field(description="An address on the configured network"),
+    ]
+
+    def method(self) -> Method:
+        """Return it as gateways know it."""
+        return Wallet(self.recipient)
+
+
+MethodBody = Annotated[
+    CheckoutBody | PromptBody | CardBody | WalletBody, Field(discriminator="type")
+]
+
+
 class PaymentBody(Body):
     """Body of `POST /api/payments`."""
 
     gateway: ShortText
+    method: MethodBody | None = None
     amount: Annotated[int, Field(gt=0, le=MINOR_UNITS_MAX, description="Minor units")]
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3,5}$")]
     customer: CustomerBody
@@ -66,6 +126,7 @@ class PaymentBody(Body):
         """
         return Purchase(
             gateway=self.gateway,
+            method=None if self.method is None else self.method.method(),
             amount=Money(self.amount, self.currency),
             customer=self.customer.model_dump(),
             product={"id": self.product.id, "name": self.product.name or self.product.id},
@@ -91,13 +152,13 @@ def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route
         purchase = parse(PaymentBody, body).purchase()
 
         async def work(payment_id: str) -> Answer:
-            view = await checkout.create_payment(runtime, payment_id, purchase)
+            view = await orders.create_payment(runtime, payment_id, purchase)
             return Answer(render(view), status=201)
 
         return await idempotency.run(request, body, caller=request[CALLER], prefix="pay", work=work)
 
     async def read(request: web.Request) -> web.StreamResponse:
-        view = await checkout.read_payment(runtime, request.match_info["payment_id"])
+        view = await orders.read_payment(runtime, request.match_info["payment_id"])
         return Answer(render(view)).response()
 
     async def list_(request: web.Request) -> web.StreamResponse:
@@ -131,6 +192,7 @@ def render(view: PaymentView) -> dict[str, Any]:
         "state": payment.state,
         "reason": payment.reason,
         "gateway": payment.gateway,
+        "method": {"type": payment.method},
         "gatewayReference": payment.reference,
         "gatewayPaymentId": payment.gateway_payment_id,
         "amount": payment.amount.minor_units,

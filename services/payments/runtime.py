@@ -6,18 +6,32 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
-from services.payments import metrics, store
+from services.payments import attempt_store, metrics, store
+from services.payments.attempt_store import StoredOrder
 from services.payments.domain.model import Payment
 from services.payments.domain.settlement import Change, settle
 from services.payments.domain.state_machine import RESTING
 from services.payments.settings import PaymentsSettings
 from shared.batching import Batcher
-from shared.contracts.payments import PaymentSucceeded
+from shared.contracts.payments import CheckoutOpened, PaymentSucceeded
 from shared.errors import ConflictError
-from shared.gateways.interface import Claim, PaymentGateway, Unknown, Verdict
-from shared.gateways.registry import CLIENTS
+from shared.gateways.interface import (
+    ActionRequired,
+    Claim,
+    Declined,
+    Outcome,
+    Paid,
+    PaymentGateway,
+    Pending,
+    Unknown,
+)
+from shared.gateways.registration import SpendingLimits
+from shared.gateways.registry import clients
+from shared.messaging import outbox
+from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import LOAD_RATE
 from shared.metrics import bound
 from shared.process import Core
@@ -27,12 +41,27 @@ from shared.process import Core
 RECORD_SPACING_SECONDS: Final = 0.02
 
 
+#: What metrics call the outcomes.
+VERDICT_NAMES: Final[Mapping[type[Outcome], str]] = MappingProxyType(
+    {
+        Paid: "paid",
+        Declined: "declined",
+        Pending: "pending",
+        ActionRequired: "action_required",
+        Unknown: "unknown",
+    }
+)
+
+#: Answers to a handle that say nothing of the payment; our own reference may still find money.
+_OTHER_HANDLE: Final = frozenset({"invalid_transaction", "reference_differs", "not_found"})
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What a gateway said of a payment, waiting to be recorded."""
 
     payment: Payment
-    verdict: Verdict
+    verdict: Outcome
     claim: Claim | None
     asked_at: datetime
     traceparent: str | None
@@ -46,6 +75,8 @@ class Runtime:
     gateways: Mapping[str, PaymentGateway]
     expires_after: timedelta
     first_check_after: timedelta
+    #: What our wallets may pay, by gateway.
+    spending_limits: Mapping[str, SpendingLimits]
     results: Batcher[Judgement, None]
 
 
@@ -57,22 +88,25 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
         await _record(core, judgements)
         return [None] * len(judgements)
 
-    built = {name: build(settings) for name, build in CLIENTS.items()}
+    gateways = clients(settings, core.clock)
     results: Batcher[Judgement, None] = Batcher(
         record, spacing_seconds=RECORD_SPACING_SECONDS, load_rate=LOAD_RATE
     )
     try:
         yield Runtime(
             core=core,
-            gateways={name: gateway for name, (gateway, _) in built.items()},
+            gateways=gateways,
             expires_after=settings.payment_expires_after,
             first_check_after=settings.first_check_after,
+            spending_limits={
+                name: keys.spending_limits() for name, keys in settings.gateways.items()
+            },
             results=results,
         )
     finally:
         await results.drain()
-        for _, client in built.values():
-            client.close()
+        for gateway in gateways.values():
+            await gateway.close()
 
 
 async def ask(
@@ -81,7 +115,9 @@ async def ask(
     reference: str,
     claim: Claim | None,
     validation_id: str | None,
-) -> Verdict:
+    *,
+    stored: StoredOrder | None = None,
+) -> Outcome:
     """Ask the payment's gateway by the best handle there is. A read: it needs no claim.
 
     Args:
@@ -90,17 +126,52 @@ async def ask(
         reference: Our name for the attempt in question.
         claim: What a notice claims; one that claims a payment names it by `validation_id`.
         validation_id: The gateway's handle, if any.
+        stored: The order that the reference names, if it was read already.
     """
-    gateway = runtime.gateways[payment.gateway]
+    gateway = runtime.gateways.get(payment.gateway)
+    if gateway is None:
+        return Unknown("gateway_is_off")
     if claim in {None, "paid"} and validation_id:
-        verdict = await gateway.confirm(reference, validation_id)
-        if not isinstance(verdict, Unknown) or verdict.reason not in {
-            "invalid_transaction",
-            "reference_differs",
-        }:
-            return verdict
-        # The handle is not this payment's. Our own reference may still find money.
-    return await gateway.look_up(reference)
+        outcome = await gateway.confirm(reference, validation_id)
+        if not isinstance(outcome, Unknown) or outcome.reason not in _OTHER_HANDLE:
+            return outcome
+    if stored is None:
+        async with runtime.core.database.connection() as connection:
+            stored = (await attempt_store.find_orders(connection, [reference]))[reference]
+    outcome = await gateway.look_up(stored.order)
+    await _remember(runtime, stored, outcome)
+    return outcome
+
+
+async def _remember(runtime: Runtime, stored: StoredOrder, outcome: Outcome) -> None:
+    """Keep what a look-up tells of an attempt and the lost answer to its start would have told."""
+    url = outcome.url if isinstance(outcome, ActionRequired) else None
+    handle = handle_in(outcome)
+    if url in {None, stored.checkout_url} and (handle is None or stored.order.handle is not None):
+        return
+    outgoing: list[Outgoing] = []
+    async with runtime.core.database.transaction() as connection:
+        await attempt_store.open_attempt(connection, stored.order.reference, handle, url)
+        if (message := page_found(stored, outcome)) is not None:
+            outgoing = await outbox.append(connection, [(message, None)])
+    runtime.core.publisher.publish(outgoing)
+
+
+def handle_in(outcome: Outcome) -> str | None:
+    """Return the gateway's name for the attempt, if an outcome tells it."""
+    return None if isinstance(outcome, (Paid, Unknown)) else outcome.handle
+
+
+def page_found(stored: StoredOrder, outcome: Outcome) -> CheckoutOpened | None:
+    """Announce, once a page is known, where its customer comes back to."""
+    is_first = isinstance(outcome, ActionRequired) and stored.checkout_url is None
+    if not is_first or stored.return_url is None:
+        return None
+    return CheckoutOpened(
+        payment_id=stored.payment_id,
+        reference=stored.order.reference,
+        return_url=stored.return_url,
+    )
 
 
 #: Rounds of reading and deciding anew when another writer was faster.
@@ -150,7 +221,7 @@ async def _save(core: Core, decided: Sequence[tuple[Judgement, Change]]) -> froz
     if not decided:
         return frozenset()
     announcements = {
-        change.payment.id: (_announcement(judgement, change.payment), judgement.traceparent)
+        change.payment.id: (success(change.payment, judgement.asked_at), judgement.traceparent)
         for judgement, change in decided
         if change.is_success
     }
@@ -162,27 +233,34 @@ async def _save(core: Core, decided: Sequence[tuple[Judgement, Change]]) -> froz
     now = core.clock()
     for judgement, change in decided:
         if change.payment.id in saved:
-            _measure(judgement, change, now)
+            measure(judgement.payment, change)
+            if judgement.claim is not None and _came_to_rest(judgement.payment, change):
+                waited = (now - judgement.asked_at).total_seconds()
+                seconds = bound(metrics.SETTLEMENT_SECONDS, change.payment.gateway)
+                seconds.observe(max(0.0, waited))
     return saved
 
 
-def _announcement(judgement: Judgement, payment: Payment) -> PaymentSucceeded:
+def success(payment: Payment, asked_at: datetime) -> PaymentSucceeded:
+    """Announce a success; `asked_at` is when what led to it began."""
     return PaymentSucceeded(
         payment_id=payment.id,
         customer_id=payment.customer_id,
         product_id=payment.product_id,
         amount=payment.amount.minor_units,
         currency=payment.amount.currency,
-        noticed_at=judgement.asked_at,
+        noticed_at=asked_at,
     )
 
 
-def _measure(judgement: Judgement, change: Change, now: datetime) -> None:
+def _came_to_rest(before: Payment, change: Change) -> bool:
+    return change.payment.state in RESTING and change.payment.state is not before.state
+
+
+def measure(before: Payment, change: Change) -> None:
+    """Count a saved change, if it brought a payment to rest or found a surplus."""
     gateway = change.payment.gateway
-    if change.payment.state in RESTING and change.payment.state is not judgement.payment.state:
+    if _came_to_rest(before, change):
         bound(metrics.SETTLED, gateway, change.payment.state).inc()
-        if judgement.claim is not None:
-            waited = (now - judgement.asked_at).total_seconds()
-            bound(metrics.SETTLEMENT_SECONDS, gateway).observe(max(0.0, waited))
     if change.is_surplus:
         metrics.SURPLUS_CHARGES.labels(gateway).inc()

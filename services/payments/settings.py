@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 
-from shared.gateways.registry import GatewaySettings
+from shared.gateways.registration import GatewayKeys
+from shared.gateways.registry import GatewaySettings, no_gateway_is_on
 
 
 class PaymentsSettings(GatewaySettings):
@@ -23,3 +25,10 @@ class PaymentsSettings(GatewaySettings):
     first_check_after: timedelta = Field(
         default=timedelta(seconds=30), gt=timedelta(0), alias="PAYMENT_FIRST_CHECK_AFTER"
     )
+
+    @field_validator("gateways")
+    @classmethod
+    def _has_a_gateway(cls, gateways: Mapping[str, GatewayKeys]) -> Mapping[str, GatewayKeys]:
+        if not gateways:
+            raise ValueError(no_gateway_is_on())
+        return gateways

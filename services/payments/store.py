@@ -1,9 +1,9 @@
-"""Every SQL statement of the payments service."""
+"""Every SQL statement of the payments service about payments; `attempt_store` has the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from services.payments.domain.settlement import Change
 from shared.contracts.base import Message
 from shared.contracts.subscriptions import SUBSCRIPTIONS
 from shared.database import Connection
+from shared.gateways.interface import Method
 from shared.messaging.envelope import Outgoing
 from shared.money import Money
 from shared.partitions import PartitionedTable
@@ -35,6 +36,7 @@ class NewPayment:
 
     id: str
     gateway: str
+    method: Method
     amount: Money
     customer: dict[str, str]
     product: dict[str, str]
@@ -43,17 +45,6 @@ class NewPayment:
     created_at: datetime
     expires_at: datetime
     next_check_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try to take the money; `reference` names it at the gateway."""
-
-    reference: str
-    payment_id: str
-    number: int
-    state: str
-    checkout_url: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +62,7 @@ def _payment(record: asyncpg.Record) -> Payment:
     return Payment(
         id=record["id"],
         gateway=record["gateway"],
+        method=record["method"],
         state=PaymentState(record["state"]),
         reason=record["reason"],
         amount=Money(record["amount"], record["currency"]),
@@ -89,9 +81,9 @@ def _payment(record: asyncpg.Record) -> Payment:
 
 _FIND_BY_REFERENCES: Final = """
     SELECT attempt.reference AS asked_reference,
-           payment.id, gateway, payment.state, reason, amount, currency, customer_id, product_id,
-           payment.reference, validation_id, gateway_payment_id, checks_made, next_check_at,
-           payment.created_at, expires_at, version
+           payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
+           product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
+           next_check_at, payment.created_at, expires_at, version
       FROM attempt
       JOIN payment ON payment.id = attempt.payment_id
      WHERE attempt.reference = ANY($1::text[])
@@ -107,7 +99,7 @@ async def find_by_references(
 
 
 _FIND_BY_IDS: Final = """
-    SELECT id, gateway, state, reason, amount, currency, customer_id, product_id, reference,
+    SELECT id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
            validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
            version
       FROM payment
@@ -119,6 +111,23 @@ async def find_by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, P
     """Return payments by id."""
     records = await connection.fetch(_FIND_BY_IDS, ids)
     return {record["id"]: _payment(record) for record in records}
+
+
+_LOCK_PAYMENT: Final = """
+    SELECT id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
+           validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
+           version
+      FROM payment
+     WHERE id = $1
+       FOR NO KEY UPDATE
+"""
+
+
+async def lock_payment(connection: Connection, payment_id: str) -> Payment:
+    """Return a payment that is there, and keep others from changing it in this transaction."""
+    record = await connection.fetchrow(_LOCK_PAYMENT, payment_id)
+    assert record is not None, "payments are never deleted"
+    return _payment(record)
 
 
 # Saved only where the version is still the one that was decided on; the others are read and decided
@@ -224,7 +233,7 @@ _CLAIM_DUE: Final = """
                 ORDER BY next_check_at
                 LIMIT $2
                   FOR UPDATE SKIP LOCKED))
- RETURNING id, gateway, state, reason, amount, currency, customer_id, product_id, reference,
+ RETURNING id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
            validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
            version
 """
@@ -239,8 +248,8 @@ async def claim_due(connection: Connection, now: datetime, limit: int) -> list[P
 _INSERT_PAYMENT: Final = """
     INSERT INTO payment (id, gateway, state, amount, currency, customer_id, product_id, customer,
                          product, return_url, metadata, reference, next_check_at, created_at,
-                         expires_at, updated_at)
-    VALUES ($1, $2, 'created', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $13)
+                         expires_at, updated_at, method, method_details)
+    VALUES ($1, $2, 'created', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $13, $15, $16)
         ON CONFLICT (id) DO NOTHING
  RETURNING id
 """
@@ -264,58 +273,10 @@ async def insert_payment(connection: Connection, new: NewPayment, reference: str
         new.next_check_at,
         new.created_at,
         new.expires_at,
+        new.method.kind,
+        orjson.dumps(asdict(new.method)).decode(),
     )
     return inserted is not None
-
-
-_INSERT_ATTEMPT: Final = """
-    INSERT INTO attempt (reference, payment_id, number, state, created_at)
-    VALUES ($1, $2, $3, 'started', $4)
-"""
-
-_POINT_TO_ATTEMPT: Final = """
-    UPDATE payment SET reference = $2, version = version + 1 WHERE id = $1 AND reference <> $2
-"""
-
-
-async def insert_attempt(
-    connection: Connection, *, reference: str, payment_id: str, number: int, now: datetime
-) -> None:
-    """Record an attempt before the gateway hears of it, and make it the payment's live one."""
-    await connection.execute(_INSERT_ATTEMPT, reference, payment_id, number, now)
-    await connection.execute(_POINT_TO_ATTEMPT, payment_id, reference)
-
-
-_SAVE_ATTEMPT: Final = """
-    UPDATE attempt SET state = $2, checkout_url = $3, session_key = $4 WHERE reference = $1
-"""
-
-
-async def save_attempt(
-    connection: Connection,
-    reference: str,
-    *,
-    state: str,
-    checkout_url: str | None = None,
-    session_key: str | None = None,
-) -> None:
-    """Write what became of an attempt."""
-    await connection.execute(_SAVE_ATTEMPT, reference, state, checkout_url, session_key)
-
-
-_LAST_ATTEMPT: Final = """
-    SELECT reference, payment_id, number, state, checkout_url
-      FROM attempt
-     WHERE payment_id = $1
-     ORDER BY number DESC
-     LIMIT 1
-"""
-
-
-async def find_last_attempt(connection: Connection, payment_id: str) -> Attempt | None:
-    """Return the latest attempt of a payment."""
-    record = await connection.fetchrow(_LAST_ATTEMPT, payment_id)
-    return None if record is None else Attempt(*record)
 
 
 _INSERT_HISTORY: Final = """
@@ -340,9 +301,10 @@ async def insert_history(
 
 
 _FIND_VIEW: Final = """
-    SELECT payment.id, gateway, payment.state, reason, amount, currency, customer_id, product_id,
-           payment.reference, validation_id, gateway_payment_id, checks_made, next_check_at,
-           payment.created_at, expires_at, version, return_url, metadata, updated_at, checkout_url
+    SELECT payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
+           product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
+           next_check_at, payment.created_at, expires_at, version, return_url, metadata,
+           updated_at, checkout_url
       FROM payment
       LEFT JOIN attempt ON attempt.reference = payment.reference
      WHERE payment.id = $1
@@ -356,9 +318,10 @@ async def find_view(connection: Connection, payment_id: str) -> PaymentView | No
 
 
 _LIST_VIEWS: Final = """
-    SELECT payment.id, gateway, payment.state, reason, amount, currency, customer_id, product_id,
-           payment.reference, validation_id, gateway_payment_id, checks_made, next_check_at,
-           payment.created_at, expires_at, version, return_url, metadata, updated_at, checkout_url
+    SELECT payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
+           product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
+           next_check_at, payment.created_at, expires_at, version, return_url, metadata,
+           updated_at, checkout_url
       FROM payment
       LEFT JOIN attempt ON attempt.reference = payment.reference
      WHERE ($1::text IS NULL OR customer_id = $1)

@@ -1,18 +1,19 @@
-"""The simulator's process: its routes, and the tasks that send notices and end sessions."""
+"""The simulator's process: its routes, and the tasks that let it do things by itself."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from services.simulator import notices
-from services.simulator.handlers import Runtime
-from services.simulator.routes import simulator_routes
+from services.simulator.control import control_routes
+from services.simulator.core import Core
+from services.simulator.gateway import GatewaySimulator
 from services.simulator.settings import SimulatorSettings
+from services.simulator.sslcommerz.gateway import SslcommerzSimulator
 from shared.clock import system_clock
 from shared.database import Database
 from shared.migrations import Component
@@ -26,6 +27,11 @@ MIGRATIONS: Final = (Component(SERVICE, Path(__file__).resolve().parent / "migra
 PARTITIONED_TABLES: Final[tuple[PartitionedTable, ...]] = ()
 
 
+def build_gateways(core: Core, settings: SimulatorSettings) -> Sequence[GatewaySimulator]:
+    """Return every gateway there is."""
+    return (SslcommerzSimulator(core, settings),)
+
+
 @asynccontextmanager
 async def http_part(settings: SimulatorSettings) -> AsyncIterator[Part]:
     """Open the simulator.
@@ -35,21 +41,27 @@ async def http_part(settings: SimulatorSettings) -> AsyncIterator[Part]:
     """
     database = Database(settings.database_url, SERVICE)
     await database.open()
-    runtime = Runtime(
+    core = Core(
         database=database,
         clock=system_clock,
-        store_id=settings.sslcommerz_store_id,
-        store_password=settings.sslcommerz_store_password,
         public_url=settings.public_url.rstrip("/"),
-        session_seconds=settings.session_seconds,
-        notices_due=asyncio.Event(),
+        notice_url=(settings.notice_url or settings.public_url).rstrip("/"),
     )
+    gateways = build_gateways(core, settings)
+    customers = notices.Customers(core, {gateway.name: gateway for gateway in gateways})
     try:
         async with notices.open_client() as client:
             yield Part(
                 name=SERVICE,
-                routes=simulator_routes(runtime),
-                tasks=(notices.Sender(runtime, client).run, partial(notices.end_sessions, runtime)),
+                routes=[
+                    *control_routes(core, gateways),
+                    *(route for gateway in gateways for route in gateway.routes()),
+                ],
+                tasks=(
+                    notices.Sender(core, client).run,
+                    customers.run,
+                    partial(notices.end_sessions, core, gateways),
+                ),
                 ping_database=database.ping,
             )
     finally:

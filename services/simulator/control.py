@@ -1,34 +1,35 @@
-"""The control API: scripting misbehaviour, acting as the customer, reading the ledger."""
+"""The control API of every gateway: scripts, the profile, acting as the customer, the ledger."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from services.simulator import answers, checkout_page, handlers, notice_store, store
-from services.simulator.answers import Json
-from services.simulator.domain import (
-    BEHAVIOURS,
-    FATES,
-    Behaviour,
-    Element,
-    Operation,
-    Session,
-    Status,
-    fault,
-)
-from services.simulator.handlers import Runtime
-from shared.errors import ConflictError, InvalidInputError, NotFoundError
+from services.simulator import fates, ledger, notice_store, pages
+from services.simulator.behaviours import fault
+from services.simulator.core import Core
+from services.simulator.gateway import GatewaySimulator, Json
+from services.simulator.ledger import Charge
+from services.simulator.profiles import CALL_FAULTS, Plan, Profile
+from shared.errors import InvalidInputError, NotFoundError
 from shared.web.pages import SIZE_MAX
 from shared.web.routes import Answer, Route, parse, parse_query, read_body
 
 TIMES_MAX: Final = 1_000_000
 DELAY_SECONDS_MAX: Final = 600
 
-Reference = Annotated[str, StringConstraints(min_length=1, max_length=30, pattern=r"^[!-~]+$")]
+#: A nonce of x402 is the longest, with 66 characters.
+Reference = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=r"^[a-z0-9_]+$")]
+
+#: A script may also use the words of a profile.
+_BEHAVIOURS_OF_FATES: Final[Mapping[str, str]] = {
+    fate.value: behaviour.value for fate, behaviour in CALL_FAULTS.items()
+}
 
 
 class _Body(BaseModel):
@@ -40,8 +41,8 @@ class _Body(BaseModel):
 class ScriptRequest(_Body):
     """Make the next calls of an operation misbehave."""
 
-    operation: Operation
-    behaviour: Behaviour
+    operation: Word
+    behaviour: Word
     times: Annotated[int, Field(ge=1, le=TIMES_MAX)] = 1
     delay_seconds: Annotated[float, Field(ge=0, le=DELAY_SECONDS_MAX)] | None = None
     reference: Reference | None = None
@@ -51,122 +52,161 @@ class PayRequest(_Body):
     """Act as the customer."""
 
     reference: Reference
-    fate: Literal["paid", "failed", "cancelled", "expired", "unattempted"] = "paid"
+    fate: Word = "paid"
 
 
-class LedgerQuery(_Body):
-    """Which part of the ledger to read."""
+class ReferenceQuery(_Body):
+    """Which part of a list to read."""
 
     reference: Reference | None = None
 
 
-def control_routes(runtime: Runtime) -> list[Route]:
-    """Return the routes below /simulator."""
-    control = _Control(runtime)
-    base = "/simulator/sslcommerz"
-    return [
-        Route("GET", "/simulator", control.overview),
-        Route("GET", "/simulator/", control.overview),
-        Route("POST", f"{base}/script", control.script),
-        Route("DELETE", f"{base}/script", control.clear_scripts),
-        Route("POST", f"{base}/pay", control.pay),
-        Route("GET", f"{base}/ledger", control.ledger),
-        Route("GET", f"{base}/sessions/{{reference}}", control.session),
+def control_routes(core: Core, gateways: Sequence[GatewaySimulator]) -> list[Route]:
+    """Return the routes below /simulator; none needs a key."""
+    everything = _Everything(core, gateways)
+    routes = [
+        Route("GET", "/simulator", everything.overview),
+        Route("GET", "/simulator/", everything.overview),
+        Route("PUT", "/simulator/profile", everything.save_profile),
+        Route("GET", "/simulator/profile", everything.profile),
+        Route("DELETE", "/simulator/profile", everything.clear_profile),
     ]
+    for gateway in gateways:
+        base, one = f"/simulator/{gateway.name}", _One(core, gateway)
+        routes += [
+            Route("POST", f"{base}/script", one.script),
+            Route("DELETE", f"{base}/script", one.clear_scripts),
+            Route("POST", f"{base}/pay", one.pay),
+            Route("GET", f"{base}/ledger", one.ledger),
+            Route("GET", f"{base}/fates", one.fates),
+            Route("GET", f"{base}/sessions/{{reference}}", one.session),
+        ]
+    return routes
 
 
-class _Control:
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+class _Everything:
+    """What concerns all gateways."""
+
+    def __init__(self, core: Core, gateways: Sequence[GatewaySimulator]) -> None:
+        self._core = core
+        self._gateways = gateways
 
     async def overview(self, _request: web.Request) -> web.StreamResponse:
-        """Tell a person what this is and which amounts are magic."""
-        return web.Response(text=checkout_page.overview(), content_type="text/html")
+        """Tell a person what this is and which numbers are magic."""
+        sections = [gateway.overview() for gateway in self._gateways]
+        return web.Response(text=pages.overview(sections), content_type="text/html")
+
+    async def save_profile(self, request: web.Request) -> web.StreamResponse:
+        """Put a random profile in force; payments that were started keep their fates."""
+        profile = parse(Profile, await read_body(request))
+        async with self._core.database.connection() as connection:
+            await fates.save_profile(connection, profile)
+        return Answer(_render_profile(profile)).response()
+
+    async def profile(self, _request: web.Request) -> web.StreamResponse:
+        async with self._core.database.connection() as connection:
+            profile = await fates.find_profile(connection)
+        return Answer(None if profile is None else _render_profile(profile)).response()
+
+    async def clear_profile(self, _request: web.Request) -> web.StreamResponse:
+        async with self._core.database.connection() as connection:
+            await fates.clear_profile(connection)
+        return Answer(None).response()
+
+
+class _One:
+    """What concerns one gateway."""
+
+    def __init__(self, core: Core, gateway: GatewaySimulator) -> None:
+        self._core = core
+        self._gateway = gateway
 
     async def script(self, request: web.Request) -> web.StreamResponse:
         wish = parse(ScriptRequest, await read_body(request))
-        if wish.behaviour not in BEHAVIOURS[wish.operation]:
-            known = ", ".join(sorted(BEHAVIOURS[wish.operation]))
+        operations = self._gateway.operations
+        known = operations.get(wish.operation)
+        if known is None:
             raise InvalidInputError(
-                f"the operation '{wish.operation}' has the behaviours {known}",
+                f"{self._gateway.name} has the operations {', '.join(sorted(operations))}",
+                details={"operation": "not one of this gateway"},
+            )
+        behaviour = wish.behaviour
+        if behaviour not in known:
+            behaviour = _BEHAVIOURS_OF_FATES.get(behaviour, behaviour)
+        if behaviour not in known:
+            raise InvalidInputError(
+                f"the operation '{wish.operation}' has the behaviours {', '.join(sorted(known))}",
                 details={"behaviour": "not one of this operation"},
             )
-        chosen = fault(wish.behaviour, wish.delay_seconds)
-        async with self._runtime.database.connection() as connection:
-            await notice_store.insert_script(
-                connection, wish.operation, chosen, tran_id=wish.reference, times=wish.times
+        chosen = fault(behaviour, wish.delay_seconds)
+        async with self._core.database.connection() as connection:
+            await fates.insert_script(
+                connection,
+                self._gateway.name,
+                wish.operation,
+                chosen,
+                reference=wish.reference,
+                times=wish.times,
             )
         data = wish.model_dump(mode="json", by_alias=True)
         return Answer({**data, "delaySeconds": chosen.delay_seconds}, status=201).response()
 
     async def clear_scripts(self, _request: web.Request) -> web.StreamResponse:
-        """Forget all scripts; magic amounts keep working."""
-        async with self._runtime.database.connection() as connection:
-            cleared = await notice_store.clear_scripts(connection)
+        """Forget all scripts; magic amounts and numbers keep working."""
+        async with self._core.database.connection() as connection:
+            cleared = await fates.clear_scripts(connection, self._gateway.name)
         return Answer({"cleared": cleared}).response()
 
     async def pay(self, request: web.Request) -> web.StreamResponse:
-        """Do what the buttons of the checkout page do, and return the browser's callback."""
+        """Do what the customer's buttons do."""
         wish = parse(PayRequest, await read_body(request))
-        session = await self._find_session(wish.reference)
-        decision = await handlers.decide(self._runtime, session.session_key, FATES[wish.fate])
-        if not decision.is_new:
-            raise ConflictError(
-                f"the session is {decision.session.state}",
-                details={"state": decision.session.state},
+        if wish.fate not in self._gateway.wishes:
+            raise InvalidInputError(
+                f"a customer's fate is one of {', '.join(sorted(self._gateway.wishes))}",
+                details={"fate": "not one of this gateway"},
             )
-        password = self._runtime.store_password.get_secret_value()
-        return Answer(
-            {
-                "reference": wish.reference,
-                **_render_element(decision.element),
-                "callback": {
-                    "url": answers.callback_url(decision.session, decision.element),
-                    "fields": answers.notice_form(decision.session, decision.element, password),
-                },
-            }
-        ).response()
+        return Answer(await self._gateway.act(wish.reference, wish.fate)).response()
 
     async def ledger(self, request: web.Request) -> web.StreamResponse:
         """List charges, the newest first, and count them all."""
-        reference = parse_query(LedgerQuery, request).reference
-        async with self._runtime.database.connection() as connection:
-            charges = await store.list_charges(connection, reference, SIZE_MAX)
-            count = await store.count_charges(connection, reference)
-        rendered = [
-            {
-                "reference": charge.tran_id,
-                "valId": charge.val_id,
-                "bankTranId": charge.bank_tran_id,
-                "amount": charge.charge.minor_units,
-                "currency": charge.charge.currency,
-                "priceAmount": charge.price.minor_units,
-                "priceCurrency": charge.price.currency,
-                "riskLevel": charge.risk_level,
-                "chargedAt": charge.charged_at,
-            }
-            for charge in charges
-        ]
+        reference = parse_query(ReferenceQuery, request).reference
+        name = self._gateway.name
+        async with self._core.database.connection() as connection:
+            charges = await ledger.list_charges(connection, name, reference, SIZE_MAX)
+            count = await ledger.count_charges(connection, name, reference)
+        rendered = [_render_charge(charge) for charge in charges]
         return Answer({"charges": rendered, "count": count}).response()
 
+    async def fates(self, request: web.Request) -> web.StreamResponse:
+        """List what the profile has decided, by reference from the last on."""
+        reference = parse_query(ReferenceQuery, request).reference
+        async with self._core.database.connection() as connection:
+            recorded = await fates.list_fates(connection, self._gateway.name, reference, SIZE_MAX)
+        rendered = [
+            {
+                "reference": each.reference,
+                **_render_plan(each.plan),
+                "recordedAt": each.recorded_at,
+            }
+            for each in recorded
+        ]
+        return Answer({"fates": rendered}).response()
+
     async def session(self, request: web.Request) -> web.StreamResponse:
-        """Tell everything about one session: its attempts and its notices."""
-        session = await self._find_session(request.match_info["reference"])
-        async with self._runtime.database.connection() as connection:
-            elements = await store.list_elements(connection, session.session_key)
-            notices = await notice_store.list_notices(connection, session.tran_id)
+        """Tell everything about one payment: the gateway's part, its fate and its notices."""
+        reference, session = request.match_info["reference"], None
+        if reference.isprintable():  # Anything else PostgreSQL could not even compare with.
+            session = await self._gateway.read_session(reference)
+        if session is None:
+            raise NotFoundError("no session has this reference")
+        name = self._gateway.name
+        async with self._core.database.connection() as connection:
+            notices = await notice_store.list_notices(connection, name, reference)
+            recorded = await fates.list_fates(connection, name, reference, 1)
         return Answer(
             {
-                "reference": session.tran_id,
-                "sessionKey": session.session_key,
-                "state": session.state,
-                "amount": session.price.minor_units,
-                "currency": session.price.currency,
-                "checkoutUrl": f"{self._runtime.public_url}/EasyCheckOut/{session.session_key}",
-                "noticeUrl": session.ipn_url,
-                "createdAt": session.created_at,
-                "expiresAt": session.expires_at,
-                "elements": [_render_element(element) for element in elements],
+                **session,
+                "fate": _render_plan(recorded[0].plan) if recorded else None,
                 "notices": [
                     {
                         "status": notice.status,
@@ -180,23 +220,36 @@ class _Control:
             }
         ).response()
 
-    async def _find_session(self, reference: str) -> Session:
-        session = None
-        if reference.isprintable():
-            async with self._runtime.database.connection() as connection:
-                session = await store.find_session_of(connection, reference)
-        if session is None:
-            raise NotFoundError("no session has this reference")
-        return session
+
+def _render_profile(profile: Profile) -> Any:
+    return profile.model_dump(mode="json", by_alias=True)
 
 
-def _render_element(element: Element) -> Json:
+def _render_plan(plan: Plan) -> Json:
     return {
-        "status": element.status,
-        "valId": element.val_id,
-        "bankTranId": element.bank_tran_id,
-        "amount": element.charge.minor_units if element.status is Status.VALID else 0,
-        "riskLevel": element.risk_level,
-        "createdAt": element.created_at,
-        "validatedAt": element.validated_at,
+        "fate": plan.fate,
+        "noticeFate": plan.notice_fate,
+        "latencySeconds": plan.latency_seconds,
+        "lateSeconds": plan.late_seconds,
+        "customerActs": plan.customer_acts,
     }
+
+
+def _render_charge(charge: Charge) -> Json:
+    rendered: Json = {
+        "gateway": charge.gateway,
+        "reference": charge.reference,
+        "gatewayPaymentId": charge.gateway_payment_id,
+        "amount": charge.charge.minor_units,
+        "currency": charge.charge.currency,
+        "priceAmount": charge.price.minor_units,
+        "priceCurrency": charge.price.currency,
+        "chargedAt": charge.charged_at,
+    }
+    if charge.val_id is not None:
+        rendered |= {
+            "valId": charge.val_id,
+            "bankTranId": charge.gateway_payment_id,
+            "riskLevel": charge.risk_level,
+        }
+    return rendered

@@ -1,14 +1,28 @@
-"""SQL of notices to send and of scripts for misbehaviour, one typed function each."""
+"""SQL of notices to send and of what customers are going to do, one typed function each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from services.simulator.domain import Behaviour, Fault, Operation, Session, Status
+import orjson
+
 from shared.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A notice as it travels. `status` is what it says about the payment, for a reader's eyes."""
+
+    gateway: str
+    reference: str
+    status: str
+    url: str
+    headers: Mapping[str, str]
+    body: str
+    method: str = "POST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +30,7 @@ class DueNotice:
     """A notice that is this process's to send."""
 
     id: int
-    tran_id: str
-    url: str
-    body: str
+    message: Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +44,35 @@ class Notice:
     error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class DueAct:
+    """Something a customer does now, which is this process's to carry out."""
+
+    id: int
+    gateway: str
+    reference: str
+    wish: str
+
+
 _INSERT_NOTICE: Final = """
-    INSERT INTO notice (tran_id, status, url, body, due_at)
-    VALUES ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => $5))
+    INSERT INTO notice (gateway, reference, status, method, url, headers, body, due_at)
+    VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7,
+            clock_timestamp() + make_interval(secs => $8))
 """
 
 
-async def insert_notice(
-    connection: Connection, session: Session, status: Status, body: str, delay_seconds: float
-) -> None:
+async def insert_notice(connection: Connection, message: Message, delay_seconds: float) -> None:
     """Store a notice that is due after a delay."""
     await connection.execute(
-        _INSERT_NOTICE, session.tran_id, status, session.ipn_url, body, delay_seconds
+        _INSERT_NOTICE,
+        message.gateway,
+        message.reference,
+        message.status,
+        message.method,
+        message.url,
+        orjson.dumps(dict(message.headers)).decode(),
+        message.body,
+        delay_seconds,
     )
 
 
@@ -62,7 +91,7 @@ _CLAIM_DUE_NOTICES: Final = """
                 LIMIT $1
                   FOR UPDATE SKIP LOCKED
            )
- RETURNING id, tran_id, url, body
+ RETURNING id, gateway, reference, status, method, url, headers::text AS headers, body
 """
 
 
@@ -71,7 +100,18 @@ async def claim_due_notices(
 ) -> Sequence[DueNotice]:
     """Take notices to send, in no particular order."""
     return [
-        DueNotice(row["id"], row["tran_id"], row["url"], row["body"])
+        DueNotice(
+            row["id"],
+            Message(
+                gateway=row["gateway"],
+                reference=row["reference"],
+                status=row["status"],
+                method=row["method"],
+                url=row["url"],
+                headers=orjson.loads(row["headers"]),
+                body=row["body"],
+            ),
+        )
         for row in await connection.fetch(_CLAIM_DUE_NOTICES, limit, lease_seconds)
     ]
 
@@ -94,12 +134,13 @@ async def save_sent(
 _LIST_NOTICES: Final = """
     SELECT status, due_at, sent_at, response_status, error
       FROM notice
-     WHERE tran_id = $1
+     WHERE gateway = $1
+       AND reference = $2
      ORDER BY due_at, id
 """
 
 
-async def list_notices(connection: Connection, tran_id: str) -> Sequence[Notice]:
+async def list_notices(connection: Connection, gateway: str, reference: str) -> Sequence[Notice]:
     """Read the notices of a payment, the first due first."""
     return [
         Notice(
@@ -109,63 +150,55 @@ async def list_notices(connection: Connection, tran_id: str) -> Sequence[Notice]
             response_status=row["response_status"],
             error=row["error"],
         )
-        for row in await connection.fetch(_LIST_NOTICES, tran_id)
+        for row in await connection.fetch(_LIST_NOTICES, gateway, reference)
     ]
 
 
-_INSERT_SCRIPT: Final = """
-    INSERT INTO script (operation, behaviour, delay_seconds, tran_id, times_left)
-    VALUES ($1, $2, $3, $4, $5)
+_INSERT_ACT: Final = """
+    INSERT INTO act (gateway, reference, wish, due_at)
+    VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
 """
 
 
-async def insert_script(
-    connection: Connection,
-    operation: Operation,
-    fault: Fault,
-    *,
-    tran_id: str | None,
-    times: int,
+async def insert_act(
+    connection: Connection, gateway: str, reference: str, wish: str, delay_seconds: float
 ) -> None:
-    """Make the next calls of an operation misbehave: of one payment, or of any."""
-    await connection.execute(
-        _INSERT_SCRIPT, operation, fault.behaviour, fault.delay_seconds, tran_id, times
-    )
+    """Let a customer do something by itself after a delay."""
+    await connection.execute(_INSERT_ACT, gateway, reference, wish, delay_seconds)
 
 
-# The outer condition is looked at again after waiting for another claim, so that a script never
-# serves more calls than it was made for.
-_CLAIM_FAULT: Final = """
-    UPDATE script
-       SET times_left = times_left - 1
-     WHERE id = (
+# As with notices, a lease that runs out lets another process do it again.
+_CLAIM_DUE_ACTS: Final = """
+    UPDATE act
+       SET leased_until = clock_timestamp() + make_interval(secs => $2)
+     WHERE id IN (
                SELECT id
-                 FROM script
-                WHERE operation = $1
-                  AND times_left > 0
-                  AND (tran_id IS NULL OR tran_id = $2)
-                ORDER BY id
-                LIMIT 1
+                 FROM act
+                WHERE due_at <= clock_timestamp()
+                  AND (leased_until IS NULL OR leased_until <= clock_timestamp())
+                ORDER BY due_at, id
+                LIMIT $1
+                  FOR UPDATE SKIP LOCKED
            )
-       AND times_left > 0
- RETURNING behaviour, delay_seconds
+ RETURNING id, gateway, reference, wish
 """
 
 
-async def claim_fault(connection: Connection, operation: Operation, tran_id: str) -> Fault | None:
-    """Use up one call of the oldest script that concerns this one."""
-    row = await connection.fetchrow(_CLAIM_FAULT, operation, tran_id)
-    return None if row is None else Fault(Behaviour(row["behaviour"]), row["delay_seconds"])
+async def claim_due_acts(
+    connection: Connection, limit: int, lease_seconds: float
+) -> Sequence[DueAct]:
+    """Take what customers are to do now, in no particular order."""
+    return [
+        DueAct(row["id"], row["gateway"], row["reference"], row["wish"])
+        for row in await connection.fetch(_CLAIM_DUE_ACTS, limit, lease_seconds)
+    ]
 
 
-_CLEAR_SCRIPTS: Final = """
-    WITH cleared AS (DELETE FROM script RETURNING times_left)
-  SELECT count(*) FROM cleared WHERE times_left > 0
+_DELETE_ACT: Final = """
+    DELETE FROM act WHERE id = $1
 """
 
 
-async def clear_scripts(connection: Connection) -> int:
-    """Forget every script and return how many were still in force."""
-    count = await connection.fetchval(_CLEAR_SCRIPTS)
-    assert isinstance(count, int)
-    return count
+async def delete_act(connection: Connection, act_id: int) -> None:
+    """Forget what a customer has done."""
+    await connection.execute(_DELETE_ACT, act_id)

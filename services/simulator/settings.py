@@ -8,17 +8,51 @@ from shared.settings import ServiceSettings
 
 
 class SimulatorSettings(ServiceSettings):
-    """What the simulator reads from the environment.
+    """What the simulator reads from the environment: the accounts of one merchant at each gateway.
 
-    Store id and password have defaults, because they protect nothing: the simulator moves no money.
+    The accounts have defaults, because they protect nothing: the simulator moves no money. Where
+    a secret of notices is a list for rotation, the simulator signs with its first entry.
     """
 
     database_url: str = Field(
         validation_alias=AliasChoices("SIMULATOR_DATABASE_URL", "DATABASE_URL")
     )
+    #: How long a customer may take. The real gateway's value is not documented.
+    session_seconds: int = Field(default=1800, ge=1, alias="SIMULATOR_SESSION_SECONDS")
+    #: Where Fapshi, Campay and Stripe send notices, as configured in their dashboards: below it,
+    #: `/webhooks/<gateway>`. Without it, `PUBLIC_URL`.
+    notice_url: str | None = Field(default=None, alias="SIMULATOR_NOTICE_URL")
+
     sslcommerz_store_id: str = Field(default="sluice_demo", alias="SSLCOMMERZ_STORE_ID")
     sslcommerz_store_password: SecretStr = Field(
         default=SecretStr("sluice_demo_password"), alias="SSLCOMMERZ_STORE_PASSWORD"
     )
-    #: How long a customer may take. The real gateway's value is not documented.
-    session_seconds: int = Field(default=1800, ge=1, alias="SIMULATOR_SESSION_SECONDS")
+
+    fapshi_api_user: str = Field(default="sluice_demo", alias="FAPSHI_API_USER")
+    fapshi_api_key: SecretStr = Field(
+        default=SecretStr("FAK_TEST_sluice_demo"), alias="FAPSHI_API_KEY"
+    )
+    fapshi_webhook_secret: SecretStr = Field(
+        default=SecretStr("wh_sluice_demo"), alias="FAPSHI_WEBHOOK_SECRET"
+    )
+
+    campay_username: str = Field(default="sluice_demo", alias="CAMPAY_USERNAME")
+    campay_password: SecretStr = Field(
+        default=SecretStr("sluice_demo_password"), alias="CAMPAY_PASSWORD"
+    )
+    #: The permanent access token.
+    campay_token: SecretStr = Field(
+        default=SecretStr("sluice_demo_campay_token"), alias="CAMPAY_TOKEN"
+    )
+    campay_webhook_key: SecretStr = Field(
+        default=SecretStr("sluice-demo-campay-webhook-key-0123456789"), alias="CAMPAY_WEBHOOK_KEY"
+    )
+
+    stripe_secret_key: SecretStr = Field(
+        default=SecretStr("sk_test_sluice_demo"), alias="STRIPE_SECRET_KEY"
+    )
+    stripe_webhook_secret: SecretStr = Field(
+        default=SecretStr("whsec_sluice_demo"), alias="STRIPE_WEBHOOK_SECRET"
+    )
+
+    x402_network: str = Field(default="eip155:84532", alias="X402_NETWORK")

@@ -11,7 +11,7 @@ from services.webhook.routes import webhook_routes
 from services.webhook.runtime import make_runtime
 from services.webhook.settings import WebhookSettings
 from services.webhook.store import PARTITIONED_TABLES
-from shared.gateways.registry import NOTICE_READERS
+from shared.gateways.registry import notice_readers
 from shared.migrations import MESSAGING, Component
 from shared.process import Part, open_core
 
@@ -27,8 +27,7 @@ MIGRATIONS: Final = (
 async def http_part(settings: WebhookSettings) -> AsyncIterator[Part]:
     """Open the HTTP side. Redis may be away: what is stored is published later."""
     async with open_core(settings, "webhook", settings.database_url) as core:
-        readers = {name: make(settings) for name, make in NOTICE_READERS.items()}
-        runtime = make_runtime(core, readers)
+        runtime = make_runtime(core, notice_readers(settings, core.clock))
         yield Part(
             name="webhook-http",
             routes=webhook_routes(runtime),

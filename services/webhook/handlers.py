@@ -66,9 +66,7 @@ async def receive_notice(
     return notice
 
 
-async def return_address(
-    runtime: Runtime, reference: str, result: Literal["success", "fail", "cancel"]
-) -> str | None:
+async def return_address(runtime: Runtime, reference: str, result: str) -> str | None:
     """Return the merchant's address for a customer who comes back, with id and result added.
 
     Only an address given when the payment was created; None when we know none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -13,16 +13,14 @@ from aiohttp import web
 from services.webhook import handlers
 from services.webhook.runtime import Runtime
 from shared.errors import InvalidInputError, NotFoundError, UnauthorizedError
+from shared.gateways.registry import REGISTRY
 from shared.web.routes import DirectRoute, Route, read_body
 
 #: Largest notice: genuine ones have 2 kB. Checked before the body is read.
 NOTICE_BYTES_MAX: Final = 256 * 1024
 
-_RESULTS: Final[dict[str, Literal["success", "fail", "cancel"]]] = {
-    "success": "success",
-    "fail": "fail",
-    "cancel": "cancel",
-}
+#: How a customer says to come back. `back` is said by gateways that have one address for all.
+RESULTS: Final = frozenset({"success", "fail", "cancel", "back"})
 
 #: Shown when a customer is back before we know the merchant's address, or it is not ours to know.
 _BACK_PAGE: Final = """<!doctype html>
@@ -45,11 +43,23 @@ def webhook_routes(runtime: Runtime) -> list[Route | DirectRoute]:
         text = await receive(request.match_info["gateway"], request.headers, body)
         return web.Response(body=text, content_type="text/plain")
 
+    async def receive_query(gateway: str, request: web.Request) -> web.Response:
+        """Take a notice whose fields, and so its proof, are in the query string, as it was sent."""
+        query = request.raw_path.partition("?")[2].encode("utf-8", "surrogateescape")
+        await handlers.receive_notice(runtime, gateway, request.headers, query)
+        return web.Response(body=b"OK", content_type="text/plain")
+
     async def come_back(request: web.Request) -> web.Response:
+        """Take the customer's browser on from the page of any gateway, by our own reference.
+
+        What the gateway adds to the address, or posts, is not read: notices and look-ups tell.
+        """
+        result = _result_of(request)
+        return await send_on(request.match_info["reference"], result)
+
+    async def come_back_signed(request: web.Request) -> web.Response:
         """Take the customer's browser on; what it carries is a hint like any notice."""
-        result = _RESULTS.get(request.match_info["result"])
-        if result is None:
-            raise NotFoundError("the result is success, fail or cancel")
+        result = _result_of(request)
         body = await read_body(request, NOTICE_BYTES_MAX)
         reference = request.query.get("tran_id", "")
         if body:
@@ -62,6 +72,9 @@ def webhook_routes(runtime: Runtime) -> list[Route | DirectRoute]:
                 # Without a valid proof nothing is recorded, but the customer is sent on.
                 fields = dict(parse_qsl(body.decode("utf-8", "replace")))
                 reference = fields.get("tran_id") or reference
+        return await send_on(reference, result)
+
+    async def send_on(reference: str, result: str) -> web.Response:
         address = await handlers.return_address(runtime, reference, result)
         if address is None:
             return web.Response(text=_BACK_PAGE, content_type="text/html")
@@ -73,6 +86,20 @@ def webhook_routes(runtime: Runtime) -> list[Route | DirectRoute]:
             for gateway in runtime.readers
         ),
         Route("POST", "/webhooks/{gateway}", receive_from_anyone),
-        Route("POST", "/return/sslcommerz/{result}", come_back),
-        Route("GET", "/return/sslcommerz/{result}", come_back),
+        *(
+            Route("GET", f"/webhooks/{gateway}", partial(receive_query, gateway))
+            for gateway in runtime.readers
+            if REGISTRY[gateway].notices_by_get
+        ),
+        Route("POST", "/return/sslcommerz/{result}", come_back_signed),
+        Route("GET", "/return/sslcommerz/{result}", come_back_signed),
+        Route("POST", "/return/{gateway}/{reference}/{result}", come_back),
+        Route("GET", "/return/{gateway}/{reference}/{result}", come_back),
     ]
+
+
+def _result_of(request: web.Request) -> str:
+    result = request.match_info["result"]
+    if result not in RESULTS:
+        raise NotFoundError(f"the result is one of {', '.join(sorted(RESULTS))}")
+    return result

@@ -1,75 +1,86 @@
-"""The gateways we know: name, settings, how to build their two sides."""
+"""The gateways we know, one line each, and how to build those that are switched on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
+from pydantic_settings import NoDecode
 
-from shared.gateways.http_client import HttpClient
+from shared.clock import Clock
+from shared.gateways.campay.keys import REGISTRATION as CAMPAY
+from shared.gateways.fapshi.keys import REGISTRATION as FAPSHI
 from shared.gateways.interface import NoticeReader, PaymentGateway
-from shared.gateways.sslcommerz.client import SslcommerzGateway
-from shared.gateways.sslcommerz.webhooks import SslcommerzNotices
+from shared.gateways.registration import GatewayKeys, Registration, Surroundings
+from shared.gateways.sslcommerz.keys import REGISTRATION as SSLCOMMERZ
+from shared.gateways.stripe.keys import REGISTRATION as STRIPE
 from shared.settings import ServiceSettings
+
+REGISTRY: Final[Mapping[str, Registration[Any]]] = MappingProxyType(
+    {
+        SSLCOMMERZ.name: SSLCOMMERZ,
+        FAPSHI.name: FAPSHI,
+        CAMPAY.name: CAMPAY,
+        STRIPE.name: STRIPE,
+    }
+)
+
+
+def keys_in_environment() -> dict[str, GatewayKeys]:
+    """Read the variables of every gateway of which any switch is set.
+
+    Raises:
+        ValidationError: one is switched on and lacks another variable, or has a wrong one.
+    """
+    return {
+        name: registration.keys()
+        for name, registration in REGISTRY.items()
+        if registration.is_on(os.environ)
+    }
+
+
+def no_gateway_is_on() -> str:
+    """Say which variables would switch a gateway on."""
+    choices = "; ".join(
+        f"{name}: {', '.join(registration.switches)}" for name, registration in REGISTRY.items()
+    )
+    return f"no gateway is on; set the variables of at least one ({choices})"
 
 
 class GatewaySettings(ServiceSettings):
     """What the services that speak to gateways read on top of the rest."""
 
-    sslcommerz_base_url: str = Field(
-        default="https://sandbox.sslcommerz.com", alias="SSLCOMMERZ_BASE_URL"
+    #: The variables of each gateway that is on. They are read from the environment, not from one
+    #: variable of this name.
+    gateways: Annotated[Mapping[str, GatewayKeys], NoDecode] = Field(
+        default_factory=keys_in_environment, validate_default=True, repr=False
     )
-    sslcommerz_store_id: str = Field(alias="SSLCOMMERZ_STORE_ID", min_length=1, max_length=30)
-    #: Several, separated by commas, are valid for notices during a rotation; the first one calls.
-    sslcommerz_store_password: SecretStr = Field(alias="SSLCOMMERZ_STORE_PASSWORD", min_length=1)
     gateway_timeout_seconds: float = Field(default=15, gt=0, alias="GATEWAY_TIMEOUT_SECONDS")
 
     #: Calls to one gateway that one process has in flight at most.
     gateway_calls_max: int = Field(default=256, ge=1, le=1_000, alias="GATEWAY_CALLS_MAX")
 
-    @field_validator("sslcommerz_store_password")
-    @classmethod
-    def _holds_a_value(cls, secret: SecretStr) -> SecretStr:
-        if not secrets_of(secret):
-            raise ValueError("no value between the commas")
-        return secret
 
-
-def secrets_of(secret: SecretStr) -> list[str]:
-    """Split a secret that may hold several values for rotation."""
-    return [value for value in secret.get_secret_value().split(",") if value]
-
-
-def _sslcommerz(settings: GatewaySettings) -> tuple[PaymentGateway, HttpClient]:
-    client = HttpClient(
-        settings.sslcommerz_base_url,
-        total_timeout_seconds=settings.gateway_timeout_seconds,
-        connections_max=settings.gateway_calls_max,
+def clients(settings: GatewaySettings, clock: Clock) -> dict[str, PaymentGateway]:
+    """Build the clients of the gateways that are on; whoever asks closes them."""
+    surroundings = Surroundings(
+        public_url=settings.public_url.rstrip("/"),
+        timeout_seconds=settings.gateway_timeout_seconds,
+        calls_max=settings.gateway_calls_max,
+        clock=clock,
     )
-    gateway = SslcommerzGateway(
-        client,
-        base_url=settings.sslcommerz_base_url,
-        store_id=settings.sslcommerz_store_id,
-        password=secrets_of(settings.sslcommerz_store_password)[0],
-        public_url=settings.public_url,
-    )
-    return gateway, client
+    return {
+        name: REGISTRY[name].client(keys, surroundings) for name, keys in settings.gateways.items()
+    }
 
 
-def _sslcommerz_notices(settings: GatewaySettings) -> NoticeReader:
-    return SslcommerzNotices(
-        settings.sslcommerz_store_id, secrets_of(settings.sslcommerz_store_password)
-    )
-
-
-#: How payments calls a gateway.
-CLIENTS: Final[Mapping[str, Callable[[GatewaySettings], tuple[PaymentGateway, HttpClient]]]] = (
-    MappingProxyType({"sslcommerz": _sslcommerz})
-)
-
-#: How webhook reads a gateway's notices.
-NOTICE_READERS: Final[Mapping[str, Callable[[GatewaySettings], NoticeReader]]] = MappingProxyType(
-    {"sslcommerz": _sslcommerz_notices}
-)
+def notice_readers(settings: GatewaySettings, clock: Clock) -> dict[str, NoticeReader]:
+    """Build the readers of the gateways that are on and send notices."""
+    return {
+        name: make(keys, clock)
+        for name, keys in settings.gateways.items()
+        if (make := REGISTRY[name].notices) is not None
+    }

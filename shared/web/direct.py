@@ -1,7 +1,7 @@
 """A short way for notices: a request that arrives whole is answered without aiohttp.
 
 aiohttp's objects for a request and its answer cost as much as verifying, storing and publishing a
-notice (docs/decisions/0008-a-short-way-for-notices.md). A connection starts here. As long as each
+notice (docs/decisions/0009-a-short-way-for-notices.md). A connection starts here. As long as each
 of its requests is a plain POST to a direct route, complete in one read, it stays; with the first
 that is anything else, it is handed over to aiohttp for good, so nothing of HTTP is done twice.
 """

@@ -43,7 +43,7 @@ SELECT 'pay_' || ulid, 'sslcommerz', $4::text,
 """
 INSERT_ATTEMPTS: Final = """
 INSERT INTO payments.attempt
-       (reference, payment_id, number, state, session_key, checkout_url, created_at)
+       (reference, payment_id, number, state, handle, checkout_url, created_at)
 SELECT 'att_' || ulid, 'pay_' || ulid, 1, 'open', md5(ulid),
        'https://sandbox.sslcommerz.com/EasyCheckOut/test' || md5(ulid), created_at
   FROM unnest($1::text[], $2::timestamptz[]) AS given (ulid, created_at)

@@ -31,7 +31,7 @@ from shared.messaging.broker import SluiceBroker
 from shared.messaging.receiver import Receiver
 from shared.money import Money
 from shared.settings import ServiceSettings
-from tests.support.settings import STORE_ID, STORE_PASSWORD
+from tests.support.settings import gateways_of_tests
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
@@ -136,14 +136,18 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
 
 
 def worker_settings(service: str, database_url: str, redis_url: str) -> ServiceSettings:
-    store = {"sslcommerz_store_id": STORE_ID, "sslcommerz_store_password": STORE_PASSWORD}
+    gateways = gateways_of_tests()
     match service:
         case "enrollment":
             return EnrollmentSettings(database_url=database_url, redis_url=redis_url)
         case "payments":
-            return PaymentsSettings(database_url=database_url, redis_url=redis_url, **store)  # type: ignore[arg-type]
+            return PaymentsSettings(
+                database_url=database_url, redis_url=redis_url, gateways=gateways
+            )
         case _:
-            return WebhookSettings(database_url=database_url, redis_url=redis_url, **store)  # type: ignore[arg-type]
+            return WebhookSettings(
+                database_url=database_url, redis_url=redis_url, gateways=gateways
+            )
 
 
 @pytest.mark.parametrize("service", WORKER_NAMES)

@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl, urlencode
 import asyncpg
 import redis
 
-from deploy.local.environment import SIMULATOR_ACCOUNT
+from deploy.local.environment import SIMULATOR_ACCOUNTS
 from deploy.local.postgres_server import PostgresServer
-from services.simulator.signing import sign
+from services.simulator.sslcommerz.signing import sign
 from tests.support.blocking import execute, run_blocking
 from tests.support.polling import eventually_blocking
 from tests.support.promises import keep_promises
@@ -173,5 +173,5 @@ async def lock_enrollments(url: str) -> asyncpg.Connection[asyncpg.Record]:
 def with_status(notice: bytes, status: str) -> bytes:
     """Return another notice of the same money, as the gateway would sign it."""
     fields = dict(parse_qsl(notice.decode(), keep_blank_values=True)) | {"status": status}
-    password = SIMULATOR_ACCOUNT["SSLCOMMERZ_STORE_PASSWORD"]
+    password = SIMULATOR_ACCOUNTS["sslcommerz"]["SSLCOMMERZ_STORE_PASSWORD"]
     return urlencode(fields | sign(fields, fields["verify_key"].split(","), password)).encode()

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import asyncpg
 
-from services.simulator.signing import sign
+from services.simulator.sslcommerz.signing import sign
 from tests.support.blocking import run_blocking
 from tests.support.promises import settle
 from tests.support.supervised_stack import supervised_stack

@@ -1,4 +1,4 @@
-"""A gateway in memory that answers as SSLCommerz does, and remembers what it was asked."""
+"""A gateway in memory that answers as it is told, and remembers what it was asked."""
 
 from __future__ import annotations
 
@@ -8,29 +8,44 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
 from shared.gateways.interface import (
-    CheckoutOpened,
-    CheckoutOrder,
-    CheckoutRefused,
-    CheckoutUnknown,
+    ActionRequired,
+    Capabilities,
     Declined,
+    FailureKind,
+    Limits,
+    Order,
+    Outcome,
     Paid,
     Pending,
+    RefundFailed,
+    RefundOrder,
+    RefundOutcome,
+    Refusal,
     Unknown,
-    Verdict,
+    refusal_of,
 )
-from shared.money import Money
+from shared.money import MINOR_UNITS_MAX, Money
+
+EVERYTHING_IN_BDT = Capabilities(
+    methods=("checkout", "prompt", "card", "wallet"),
+    limits={"BDT": Limits(1, MINOR_UNITS_MAX)},
+    charges_off_session=True,
+)
 
 
 @dataclass
 class FakeGateway:
-    """One store. What a customer does is done by `charge` and `decline`."""
+    """One account. What a customer does is done by `charge` and `decline`."""
 
     name: str = "sslcommerz"
-    orders: list[CheckoutOrder] = field(default_factory=list)
+    capabilities: Capabilities = EVERYTHING_IN_BDT
+    orders: list[Order] = field(default_factory=list)
     #: (operation, reference) of every question.
     questions: list[tuple[str, str]] = field(default_factory=list)
-    #: Answers to the next orders; without one the page is opened.
-    next_openings: list[CheckoutRefused | CheckoutUnknown] = field(default_factory=list)
+    #: Answers to the next orders; without one a page is opened.
+    next_starts: list[Outcome] = field(default_factory=list)
+    #: Answers to the next look-ups; without one what happened is told.
+    next_look_ups: list[Outcome] = field(default_factory=list)
     #: It answers no question, as during an outage.
     is_silent: bool = False
     #: Cleared, it lets every call wait.
@@ -64,22 +79,23 @@ class FakeGateway:
 
     def decline(self, reference: str, reason: str = "no funds", *, cancelled: bool = False) -> None:
         """Let the customer's try fail, or let them give up."""
-        self._declined[reference] = Declined(reason, is_cancelled=cancelled)
+        self._declined[reference] = Declined(
+            reason, FailureKind.CANCELLED if cancelled else FailureKind.UNKNOWN_CODE
+        )
 
-    def refusal(self, amount: Money) -> str | None:
-        return None if amount.currency == "BDT" else "this gateway takes BDT"
+    def refusal(self, order: Order) -> Refusal | None:
+        return refusal_of(self.name, self.capabilities, order)
 
-    async def open_checkout(
-        self, order: CheckoutOrder
-    ) -> CheckoutOpened | CheckoutRefused | CheckoutUnknown:
+    async def start(self, order: Order) -> Outcome:
         assert order.reference not in {each.reference for each in self.orders}
         self.orders.append(order)
         await self.is_answering.wait()
-        if self.next_openings:
-            return self.next_openings.pop(0)
-        return CheckoutOpened(f"https://gateway.example/pay/{order.reference}", "session_1")
+        if self.next_starts:
+            return self.next_starts.pop(0)
+        url = f"https://gateway.example/pay/{order.reference}"
+        return ActionRequired("customer_must_pay", url, "session_1")
 
-    async def confirm(self, reference: str, validation_id: str) -> Verdict:
+    async def confirm(self, reference: str, validation_id: str) -> Outcome:
         if unknown := await self._ask("confirm", reference):
             return unknown
         found = [
@@ -90,12 +106,27 @@ class FakeGateway:
             return Unknown("invalid_transaction")
         return found[0] if found[0].reference == reference else Unknown("reference_differs")
 
-    async def look_up(self, reference: str) -> Verdict:
+    async def look_up(self, order: Order) -> Outcome:
+        reference = order.reference
         if unknown := await self._ask("look_up", reference):
             return unknown
+        if self.next_look_ups:
+            return self.next_look_ups.pop(0)
         if paid := self._paid.get(reference):
             return replace(paid[0], is_repeated=len(paid) > 1)
         return self._declined.get(reference, Pending("not_attempted"))
+
+    async def cancel(self, order: Order) -> Outcome:
+        return Unknown("not_supported")
+
+    async def refund(self, order: RefundOrder) -> RefundOutcome:
+        return RefundFailed("not_supported")
+
+    async def look_up_refund(self, order: RefundOrder) -> RefundOutcome:
+        return RefundFailed("not_supported")
+
+    async def close(self) -> None:
+        pass
 
     async def _ask(self, operation: str, reference: str) -> Unknown | None:
         self.questions.append((operation, reference))

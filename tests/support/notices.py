@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from services.simulator.signing import sign
+from services.simulator.sslcommerz.signing import sign
 from tests.support.settings import STORE_ID, STORE_PASSWORD
 
 

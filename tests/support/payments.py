@@ -23,6 +23,7 @@ def payment_in(state: PaymentState, **changes: Any) -> Payment:
     values: dict[str, Any] = {
         "id": PAYMENT_ID,
         "gateway": "sslcommerz",
+        "method": "checkout",
         "state": state,
         "reason": "amount_differs" if state is PaymentState.ON_HOLD else None,
         "amount": PRICE,

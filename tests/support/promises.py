@@ -25,7 +25,7 @@ _PAYMENTS = "SELECT id, state, reason FROM payments.payment"
 _CHARGES = """
     SELECT payment_id, count(*) AS count
       FROM simulator.charge
-      JOIN payments.attempt ON attempt.reference = charge.tran_id
+      JOIN payments.attempt ON attempt.reference = charge.reference
      GROUP BY payment_id
 """
 

@@ -104,24 +104,25 @@ _PAYMENTS_THAT_TOOK_MONEY: Final = """
 """
 
 _CHARGES: Final = """
-    SELECT tran_id, bank_tran_id, currency_amount AS amount, currency_type AS currency
+    SELECT reference, gateway_payment_id, currency_amount AS amount, currency_type AS currency
       FROM charge
-     WHERE tran_id = ANY($1::text[])
+     WHERE reference = ANY($1::text[])
 """
 
 # Other merchants may use the simulator too; their references do not look like ours.
 _CHARGED_REFERENCES: Final = """
-    SELECT tran_id, count(*) AS charges, count(DISTINCT (currency_amount, currency_type)) AS amounts
+    SELECT reference, count(*) AS charges,
+           count(DISTINCT (currency_amount, currency_type)) AS amounts
       FROM charge
-     WHERE tran_id > $1
-       AND starts_with(tran_id, 'att_')
-     GROUP BY tran_id
-     ORDER BY tran_id
+     WHERE reference > $1
+       AND starts_with(reference, 'att_')
+     GROUP BY reference
+     ORDER BY reference
      LIMIT $2
 """
 
 _NOTICES_TO_COME: Final = """
-    SELECT tran_id FROM notice WHERE sent_at IS NULL AND tran_id = ANY($1::text[])
+    SELECT reference FROM notice WHERE sent_at IS NULL AND reference = ANY($1::text[])
 """
 
 
@@ -134,7 +135,7 @@ async def check_ledgers(databases: ServiceDatabases, findings: Findings) -> None
         await _compare_payments(databases, findings, page)
     async for page in databases.pages("simulator", _CHARGED_REFERENCES, after=[""]):
         findings.checked += len(page)
-        await _compare_charges(databases, findings, {row["tran_id"]: row for row in page})
+        await _compare_charges(databases, findings, {row["reference"]: row for row in page})
 
 
 async def _compare_payments(
@@ -143,7 +144,7 @@ async def _compare_payments(
     references = [reference for payment in payments for reference in payment["known_as"]]
     charges: defaultdict[str, list[asyncpg.Record]] = defaultdict(list)
     for charge in await databases.fetch("simulator", _CHARGES, references):
-        charges[charge["tran_id"]].append(charge)
+        charges[charge["reference"]].append(charge)
     for payment in payments:
         found = [charge for name in payment["known_as"] for charge in charges[name]]
         kind, problem = _compare(payment, found)
@@ -161,7 +162,7 @@ def _compare(payment: asyncpg.Record, charges: Sequence[asyncpg.Record]) -> tupl
         kind = "duplicate" if len(amounts) == 1 else "conflicting duplicate"
         return kind, f"was charged {len(charges)} times by the gateway"
     (charge,) = charges
-    if charge["bank_tran_id"] != payment["gateway_payment_id"]:
+    if charge["gateway_payment_id"] != payment["gateway_payment_id"]:
         return "mismatch", "rests on another charge than the gateway's"
     if all(charge[field] == payment[field] for field in ("amount", "currency")):
         return "match", None
@@ -187,7 +188,7 @@ async def _compare_charges(
         return
     # In the order in which a notice travels, so that it is met wherever it is by now.
     to_come = {
-        row["tran_id"] for row in await databases.fetch("simulator", _NOTICES_TO_COME, suspects)
+        row["reference"] for row in await databases.fetch("simulator", _NOTICES_TO_COME, suspects)
     }
     to_come |= {
         row["reference"]

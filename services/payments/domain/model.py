@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from shared.gateways.interface import MethodKind
 from shared.money import Money
 
 
@@ -32,6 +33,7 @@ class Payment(NamedTuple):
 
     id: str
     gateway: str
+    method: MethodKind
     state: PaymentState
     reason: str | None
     amount: Money

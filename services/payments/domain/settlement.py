@@ -1,10 +1,10 @@
-"""What a gateway's verdict makes of a payment."""
+"""What a gateway's verdict makes of a payment: an outcome of a call, of whichever it was."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import assert_never
+from typing import Final, assert_never
 
 from services.payments.domain.check_schedule import (
     CONFIRMATION_DELAYS,
@@ -13,7 +13,24 @@ from services.payments.domain.check_schedule import (
 )
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.state_machine import RESTING, next_state
-from shared.gateways.interface import Claim, Declined, Paid, Pending, Unknown, Verdict
+from shared.gateways.interface import (
+    ActionRequired,
+    Claim,
+    Declined,
+    FailureKind,
+    Outcome,
+    Paid,
+    Pending,
+    Unknown,
+)
+
+#: States in which what `start` returned is the best that is known.
+_AWAITING_START: Final = frozenset(
+    {PaymentState.CREATED, PaymentState.PENDING, PaymentState.UNKNOWN}
+)
+
+#: Longest reason that is kept.
+_REASON_LENGTH_MAX: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +46,72 @@ class Change:
     is_surplus: bool = False
 
 
+def settle_start(payment: Payment, outcome: Outcome, *, now: datetime) -> Change | None:
+    """Decide what the answer to an order makes of its payment; None when more is known by now.
+
+    Args:
+        payment: As last read; a notice may have changed it while the gateway was called.
+        outcome: What `start` returned, or a look-up that took its place.
+        now: The present moment.
+    """
+    if isinstance(outcome, Paid):
+        return _settle_paid(payment, outcome)
+    if payment.state not in _AWAITING_START:
+        return None
+    match outcome:
+        case ActionRequired() | Pending():
+            return _accepted(payment, outcome, now)
+        case Declined(kind=FailureKind.CONFIGURATION, is_final=True):
+            return _refused(payment, outcome)
+        case Declined():
+            return _settle_declined(payment, outcome, None, now)
+        case Unknown():
+            return _unanswered(payment, outcome, now)
+    assert_never(outcome)
+
+
+def _accepted(payment: Payment, outcome: ActionRequired | Pending, now: datetime) -> Change:
+    """Wait for the customer, from whom the gateway now expects something, or for a network."""
+    state = next_state(payment.state, PaymentState.PENDING)
+    if isinstance(outcome, ActionRequired):
+        # The first look was planned when the payment was recorded.
+        return Change(payment._replace(state=state, reason=outcome.reason), "checkout_opened")
+    accepted = payment._replace(
+        state=state,
+        reason=outcome.reason,
+        checks_made=0,
+        next_check_at=next_check_at(payment.method, state, 0, now),
+    )
+    return Change(accepted, "accepted")
+
+
+def _refused(payment: Payment, outcome: Declined) -> Change:
+    """End a payment that the gateway would not even begin."""
+    failed = payment._replace(
+        state=next_state(payment.state, PaymentState.FAILED),
+        reason=f"gateway_refused:{outcome.reason}"[:_REASON_LENGTH_MAX],
+        next_check_at=None,
+    )
+    return Change(failed, f"{_wanted(payment)}_refused")
+
+
+def _unanswered(payment: Payment, outcome: Unknown, now: datetime) -> Change:
+    """Ask later what became of an order whose answer was lost."""
+    state = next_state(payment.state, PaymentState.UNKNOWN)
+    unknown = payment._replace(
+        state=state,
+        reason=f"{_wanted(payment)}_unknown:{outcome.reason}"[:_REASON_LENGTH_MAX],
+        next_check_at=next_check_at(payment.method, state, payment.checks_made, now),
+    )
+    return Change(unknown, f"{_wanted(payment)}_unknown")
+
+
+def _wanted(payment: Payment) -> str:
+    return "checkout" if payment.method == "checkout" else "charge"
+
+
 def settle(
-    payment: Payment, verdict: Verdict, *, claim: Claim | None, now: datetime
+    payment: Payment, verdict: Outcome, *, claim: Claim | None, now: datetime
 ) -> Change | None:
     """Decide what a verdict means; None when it says nothing new.
 
@@ -44,10 +125,10 @@ def settle(
         case Paid():
             return _settle_paid(payment, verdict)
         case _ if payment.state in RESTING:
-            return _look_again(payment, claim, now)
+            return _look_again(payment, verdict, claim, now)
         case Declined():
             return _settle_declined(payment, verdict, claim, now)
-        case Pending():
+        case Pending() | ActionRequired():
             return _settle_pending(payment, verdict, claim, now)
         case Unknown():
             return _settle_unknown(payment, verdict, claim, now)
@@ -99,6 +180,8 @@ def _objection(payment: Payment, verdict: Paid) -> str | None:
 def _settle_declined(
     payment: Payment, verdict: Declined, claim: Claim | None, now: datetime
 ) -> Change:
+    if verdict.is_final:
+        return _end(payment, verdict)
     # On the hosted page a customer may try again after a decline. So it ends the payment only when
     # the gateway's notice says the same, or when the time is over.
     if claim in {"failed", "cancelled", "expired"}:
@@ -106,11 +189,22 @@ def _settle_declined(
         return _rest(payment, state, "declined", verdict.reason, now)
     if now >= payment.expires_at:
         return _rest(payment, PaymentState.FAILED, "expired", verdict.reason, now)
-    return _wait(payment, _calm(payment), f"declined_once:{verdict.reason}"[:200], now)
+    return _wait(payment, PaymentState.PENDING, f"declined_once:{verdict.reason}"[:200], now)
+
+
+def _end(payment: Payment, verdict: Declined) -> Change:
+    """End a payment for which no money can come any more: nobody looks at it again."""
+    state = PaymentState.CANCELLED if verdict.is_cancelled else PaymentState.FAILED
+    ended = payment._replace(
+        state=next_state(payment.state, state),
+        reason=f"{verdict.kind}:{verdict.reason}"[:_REASON_LENGTH_MAX],
+        next_check_at=None,
+    )
+    return Change(ended, "declined")
 
 
 def _settle_pending(
-    payment: Payment, verdict: Pending, claim: Claim | None, now: datetime
+    payment: Payment, verdict: Pending | ActionRequired, claim: Claim | None, now: datetime
 ) -> Change:
     if claim == "paid" or payment.state is PaymentState.PROCESSING:
         return _settle_unconfirmed(payment, verdict.reason, claim, now)
@@ -120,7 +214,10 @@ def _settle_pending(
             return _rest(payment, state, "declined", f"notice_{claim}", now)
         if now >= payment.expires_at:
             return _rest(payment, PaymentState.FAILED, "expired", "never_attempted", now)
-    return _wait(payment, _calm(payment), verdict.reason, now)
+        is_open = payment.state is not PaymentState.CREATED
+        state = PaymentState.PENDING if is_open else PaymentState.CREATED
+        return _wait(payment, state, verdict.reason, now)
+    return _wait(payment, PaymentState.PENDING, verdict.reason, now)
 
 
 def _settle_unknown(
@@ -145,15 +242,9 @@ def _settle_unconfirmed(
         state=state,
         reason=reason,
         checks_made=0,
-        next_check_at=next_check_at(state, 0, now),
+        next_check_at=next_check_at(payment.method, state, 0, now),
     )
     return Change(waiting, "confirmation_stays_out")
-
-
-def _calm(payment: Payment) -> PaymentState:
-    """Return the waiting state once the gateway has said that the customer must act."""
-    is_open = payment.state is not PaymentState.CREATED
-    return PaymentState.PENDING if is_open else PaymentState.CREATED
 
 
 def _wait(payment: Payment, state: PaymentState, reason: str, now: datetime) -> Change:
@@ -161,7 +252,7 @@ def _wait(payment: Payment, state: PaymentState, reason: str, now: datetime) -> 
         state=next_state(payment.state, state),
         reason=reason,
         checks_made=payment.checks_made + 1,
-        next_check_at=next_check_at(state, payment.checks_made + 1, now),
+        next_check_at=next_check_at(payment.method, state, payment.checks_made + 1, now),
     )
     return Change(waiting, "checked")
 
@@ -172,19 +263,25 @@ def _rest(payment: Payment, state: PaymentState, event: str, reason: str, now: d
     On the hosted page a customer may try again and pay after a decline, and the notice of that may
     be lost like any other.
     """
-    is_over = now >= payment.expires_at
+    due = next_check_at(payment.method, state, LOOKS_SKIPPED_AFTER_DECLINE, now)
     resting = payment._replace(
         state=next_state(payment.state, state),
         reason=reason,
         checks_made=LOOKS_SKIPPED_AFTER_DECLINE,
-        next_check_at=None if is_over else next_check_at(state, LOOKS_SKIPPED_AFTER_DECLINE, now),
+        next_check_at=None if now >= payment.expires_at else due,
     )
     return Change(resting, event)
 
 
-def _look_again(payment: Payment, claim: Claim | None, now: datetime) -> Change | None:
+def _look_again(
+    payment: Payment, verdict: Outcome, claim: Claim | None, now: datetime
+) -> Change | None:
     """Plan the next look at a failed or cancelled payment for which no money was found."""
-    if payment.next_check_at is None or claim is not None:
+    if payment.next_check_at is None:
+        return None
+    if isinstance(verdict, Declined) and verdict.is_final:
+        return Change(payment._replace(next_check_at=None), "closed")
+    if claim is not None:
         return None
     if now >= payment.expires_at:
         return Change(payment._replace(next_check_at=None), "closed")

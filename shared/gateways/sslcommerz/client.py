@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -18,17 +19,23 @@ from shared import metrics
 from shared.errors import InvalidInputError
 from shared.gateways.http_client import HttpAnswer, HttpCallError, HttpClient
 from shared.gateways.interface import (
-    CheckoutOpened,
-    CheckoutOrder,
-    CheckoutRefused,
-    CheckoutUnknown,
+    ActionRequired,
+    Capabilities,
     Declined,
+    FailureKind,
+    Limits,
+    Order,
+    Outcome,
     Paid,
     Pending,
+    RefundFailed,
+    RefundOrder,
+    RefundOutcome,
+    Refusal,
     Unknown,
-    Verdict,
+    refusal_of,
 )
-from shared.money import Money
+from shared.money import MINOR_UNITS_MAX, Money
 
 #: Hosts of the hosted page, beside the configured one (developer.sslcommerz.com, v4).
 CHECKOUT_HOSTS: Final = frozenset({"sandbox.sslcommerz.com", "securepay.sslcommerz.com"})
@@ -37,7 +44,8 @@ CHECKOUT_HOSTS: Final = frozenset({"sandbox.sslcommerz.com", "securepay.sslcomme
 AMOUNT_MIN: Final = 1_000
 AMOUNT_MAX: Final = 50_000_000
 
-CURRENCIES: Final = frozenset({"BDT", "EUR", "GBP", "INR", "MYR", "SGD", "USD"})
+#: It converts these; its limits are said of BDT only, so it judges the converted amount itself.
+CONVERTED: Final = ("EUR", "GBP", "INR", "MYR", "SGD", "USD")
 
 _PAID: Final = frozenset({"VALID", "VALIDATED"})
 _GIVEN_UP: Final = frozenset({"CANCELLED", "UNATTEMPTED", "EXPIRED"})
@@ -48,6 +56,13 @@ class SslcommerzGateway:
     """One store at SSLCommerz."""
 
     name = "sslcommerz"
+    capabilities = Capabilities(
+        methods=("checkout",),
+        limits={
+            "BDT": Limits(AMOUNT_MIN, AMOUNT_MAX),
+            **dict.fromkeys(CONVERTED, Limits(1, MINOR_UNITS_MAX)),
+        },
+    )
 
     def __init__(
         self, client: HttpClient, *, base_url: str, store_id: str, password: str, public_url: str
@@ -65,17 +80,11 @@ class SslcommerzGateway:
             for outcome in ("answered", "failed")
         }
 
-    def refusal(self, amount: Money) -> str | None:
-        """Return why SSLCommerz cannot take this amount, or None."""
-        if amount.currency not in CURRENCIES:
-            return f"sslcommerz takes {', '.join(sorted(CURRENCIES))}, not {amount.currency}"
-        if amount.currency == "BDT" and not AMOUNT_MIN <= amount.minor_units <= AMOUNT_MAX:
-            return "sslcommerz takes 10.00 to 500000.00 BDT"
-        return None
+    def refusal(self, order: Order) -> Refusal | None:
+        """Return which field of an order SSLCommerz cannot take, or None."""
+        return refusal_of(self.name, self.capabilities, order)
 
-    async def open_checkout(
-        self, order: CheckoutOrder
-    ) -> CheckoutOpened | CheckoutRefused | CheckoutUnknown:
+    async def start(self, order: Order) -> Outcome:
         """Create a session. Repeating a `tran_id` is undocumented, so this is never repeated."""
         body = urlencode(self._session_fields(order)).encode()
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -85,17 +94,19 @@ class SslcommerzGateway:
             fields = self._read("session", started, answer)
         except HttpCallError as error:
             self._observe["session", "failed"](time.perf_counter() - started)
-            return CheckoutUnknown(error.reason)
+            return Unknown(error.reason)
         if fields.get("status") == "FAILED":
-            return CheckoutRefused(str(fields.get("failedreason") or "no reason given")[:300])
+            # A session is refused for its fields or our credentials; nobody has paid anything yet.
+            reason = str(fields.get("failedreason") or "no reason given")[:200]
+            return Declined(reason, FailureKind.CONFIGURATION, is_final=True)
         url, session_key = fields.get("GatewayPageURL"), fields.get("sessionkey")
         if fields.get("status") != "SUCCESS" or not isinstance(url, str) or not url:
-            return CheckoutUnknown("answer_says_nothing")
+            return Unknown("answer_says_nothing")
         if not self._is_checkout(url):
-            return CheckoutUnknown("checkout_on_foreign_host")
-        return CheckoutOpened(url, str(session_key or ""))
+            return Unknown("checkout_on_foreign_host")
+        return ActionRequired("customer_must_pay", url, str(session_key or "") or None)
 
-    async def confirm(self, reference: str, validation_id: str) -> Verdict:
+    async def confirm(self, reference: str, validation_id: str) -> Outcome:
         """Validate the order that a notice names; VALID and VALIDATED both mean paid."""
         fields = await self._ask(
             "validate",
@@ -116,8 +127,9 @@ class SslcommerzGateway:
             return Unknown("invalid_transaction")
         return Unknown("unknown_status")
 
-    async def look_up(self, reference: str) -> Verdict:
+    async def look_up(self, order: Order) -> Outcome:
         """Query by our `tran_id`, and validate the successful element when there is one."""
+        reference = order.reference
         fields = await self._ask(
             "query",
             "/validator/api/merchantTransIDvalidationAPI.php"
@@ -136,7 +148,23 @@ class SslcommerzGateway:
             return Unknown("reference_differs")
         return await self._judge(reference, elements)
 
-    async def _judge(self, reference: str, elements: Sequence[Mapping[str, Any]]) -> Verdict:
+    async def cancel(self, order: Order) -> Outcome:
+        """Say that SSLCommerz has no call to close a session."""
+        return Unknown("not_supported")
+
+    async def refund(self, order: RefundOrder) -> RefundOutcome:
+        """Say that this is not done."""
+        return RefundFailed("not_supported")
+
+    async def look_up_refund(self, order: RefundOrder) -> RefundOutcome:
+        """Say that this is not done."""
+        return RefundFailed("not_supported")
+
+    async def close(self) -> None:
+        """Close kept connections."""
+        self._client.close()
+
+    async def _judge(self, reference: str, elements: Sequence[Mapping[str, Any]]) -> Outcome:
         paid = [
             _text(element, "val_id")
             for element in elements
@@ -144,12 +172,12 @@ class SslcommerzGateway:
         ]
         if not paid:
             return _unpaid(elements)
-        verdict: Verdict = Unknown("no_element")
+        outcome: Outcome = Unknown("no_element")
         for validation_id in dict.fromkeys(paid):
-            verdict = await self.confirm(reference, validation_id)
-            if isinstance(verdict, Paid):
-                return replace(verdict, is_repeated=len(set(paid)) > 1)
-        return verdict
+            outcome = await self.confirm(reference, validation_id)
+            if isinstance(outcome, Paid):
+                return replace(outcome, is_repeated=len(set(paid)) > 1)
+        return outcome
 
     async def _ask(self, operation: str, target: str) -> Mapping[str, Any] | Unknown:
         started = time.perf_counter()
@@ -183,7 +211,7 @@ class SslcommerzGateway:
             parts.scheme == "https" and parts.netloc in CHECKOUT_HOSTS
         )
 
-    def _session_fields(self, order: CheckoutOrder) -> dict[str, str]:
+    def _session_fields(self, order: Order) -> dict[str, str]:
         back = f"{self._public_url}/return/sslcommerz"
         return {
             "store_id": self._store_id,
@@ -196,9 +224,9 @@ class SslcommerzGateway:
             "fail_url": f"{back}/fail",
             "cancel_url": f"{back}/cancel",
             "ipn_url": f"{self._public_url}/webhooks/sslcommerz",
-            "cus_name": order.customer_name[:50],
-            "cus_email": order.customer_email[:50],
-            "cus_phone": order.customer_phone[:20],
+            "cus_name": order.customer.name[:50],
+            "cus_email": order.customer.email[:50],
+            "cus_phone": order.customer.phone[:20],
             # Mandatory, but our customers buy without an address.
             "cus_add1": "-",
             "cus_city": "-",
@@ -210,7 +238,7 @@ class SslcommerzGateway:
         }
 
 
-def _paid(fields: Mapping[str, Any], reference: str, validation_id: str) -> Verdict:
+def _paid(fields: Mapping[str, Any], reference: str, validation_id: str) -> Outcome:
     """Read a successful validation; everything that identifies the payment must be exact."""
     if fields.get("APIConnect", "DONE") != "DONE":
         return Unknown("validation_refused")
@@ -235,14 +263,14 @@ def _paid(fields: Mapping[str, Any], reference: str, validation_id: str) -> Verd
     )
 
 
-def _declined(fields: Mapping[str, Any], reference: str) -> Verdict:
+def _declined(fields: Mapping[str, Any], reference: str) -> Outcome:
     """Read a failed validation, which need not name the transaction, but must not name another."""
     if _text(fields, "tran_id") not in {"", reference}:
         return Unknown("reference_differs")
     return Declined(_reason(fields))
 
 
-def _unpaid(elements: Sequence[Mapping[str, Any]]) -> Verdict:
+def _unpaid(elements: Sequence[Mapping[str, Any]]) -> Outcome:
     """Judge a transaction without a successful element; one may hold several tries."""
     if not elements:
         return Pending("not_attempted")
@@ -250,9 +278,14 @@ def _unpaid(elements: Sequence[Mapping[str, Any]]) -> Verdict:
     if "PENDING" in statuses:
         return Pending("gateway_pending")
     if statuses <= _GIVEN_UP | {"FAILED"}:
-        is_cancelled = "CANCELLED" in statuses and "FAILED" not in statuses
-        return Declined(_reason(elements[-1]), is_cancelled=is_cancelled)
+        return Declined(_reason(elements[-1]), _kind(statuses))
     return Unknown("unknown_status")
+
+
+def _kind(statuses: AbstractSet[str]) -> FailureKind:
+    if "FAILED" in statuses:
+        return FailureKind.UNKNOWN_CODE
+    return FailureKind.CANCELLED if "CANCELLED" in statuses else FailureKind.EXPIRED
 
 
 def _reason(fields: Mapping[str, Any]) -> str:

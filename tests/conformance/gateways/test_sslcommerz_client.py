@@ -18,20 +18,24 @@ from hypothesis import strategies as st
 
 from shared.gateways.http_client import ANSWER_BYTES_MAX, HttpAnswer, HttpClient
 from shared.gateways.interface import (
-    CheckoutOpened,
-    CheckoutOrder,
-    CheckoutRefused,
-    CheckoutUnknown,
+    ActionRequired,
+    Card,
+    Checkout,
+    Customer,
     Declined,
+    FailureKind,
+    Method,
+    Order,
+    Outcome,
     Paid,
     Pending,
+    Prompt,
     Unknown,
-    Verdict,
 )
 from shared.gateways.sslcommerz.client import SslcommerzGateway
 from shared.money import Money
 from tests.support.blocking import run_blocking
-from tests.support.payments import REFERENCE
+from tests.support.payments import NOW, REFERENCE
 from tests.support.scripted_server import (
     Script,
     ScriptedServer,
@@ -80,14 +84,18 @@ IN_USD = {"amount": "1220.00", "currency_type": "USD", "currency_amount": "10.00
 FAILED_ELEMENT = {"val_id": "", "status": "FAILED", "error": "Insufficient balance"}
 PAID_ELEMENT = {"val_id": VALIDATION_ID, "status": "VALIDATED", "tran_id": REFERENCE}
 
-ORDER = CheckoutOrder(
+ORDER = Order(
     reference=REFERENCE,
     amount=Money(115_000, "BDT"),
-    customer_id="cus_1",
-    customer_name="Ada & Søn " + "x" * 60,
-    customer_email="ada@shop.example",
-    customer_phone="01700000000",
+    method=Checkout(),
+    customer=Customer(
+        id="cus_1",
+        name="Ada & Søn " + "x" * 60,
+        email="ada@shop.example",
+        phone="01700000000",
+    ),
     product_name="Course",
+    started_at=NOW,
 )
 
 
@@ -163,14 +171,14 @@ def assert_no_secret(shown: object) -> None:
     assert STORE_ID not in text
 
 
-async def confirm(gateway: SslcommerzGateway) -> Verdict:
+async def confirm(gateway: SslcommerzGateway) -> Outcome:
     verdict = await gateway.confirm(REFERENCE, VALIDATION_ID)
     assert_no_secret(verdict)
     return verdict
 
 
-async def look_up(gateway: SslcommerzGateway) -> Verdict:
-    verdict = await gateway.look_up(REFERENCE)
+async def look_up(gateway: SslcommerzGateway) -> Outcome:
+    verdict = await gateway.look_up(ORDER)
     assert_no_secret(verdict)
     return verdict
 
@@ -206,9 +214,9 @@ async def test_a_session_that_says_nothing_is_unknown_and_asked_for_once(
 ) -> None:
     server.then(script)
 
-    opened = await gateway.open_checkout(ORDER)
+    opened = await gateway.start(ORDER)
 
-    assert isinstance(opened, CheckoutUnknown)
+    assert isinstance(opened, Unknown)
     assert opened.reason in reason.split("|")
     assert len(server.requests) == 1
 
@@ -218,7 +226,7 @@ async def test_a_gateway_that_cannot_be_reached_is_unknown() -> None:
 
     assert await confirm(gateway) == Unknown("connect_failed")
     assert await look_up(gateway) == Unknown("connect_failed")
-    assert await gateway.open_checkout(ORDER) == CheckoutUnknown("connect_failed")
+    assert await gateway.start(ORDER) == Unknown("connect_failed")
     client.close()
 
 
@@ -241,7 +249,7 @@ async def test_a_validation_asks_by_the_gateways_handle_with_our_credentials(
     }
 
 
-VALIDATIONS: dict[str, tuple[dict[str, Any], Verdict]] = {
+VALIDATIONS: dict[str, tuple[dict[str, Any], Outcome]] = {
     "VALID": ({}, PAID),
     "VALIDATED, asked again": ({"status": "VALIDATED"}, PAID),
     "amount as a number": ({"amount": 1150}, PAID),
@@ -290,14 +298,14 @@ async def test_a_validation_becomes_its_verdict(
     server: ScriptedServer,
     gateway: SslcommerzGateway,
     changes: dict[str, Any],
-    expected: Verdict,
+    expected: Outcome,
 ) -> None:
     server.then(reply(VALIDATION | changes))
 
     assert await confirm(gateway) == expected
 
 
-QUERIES: dict[str, tuple[object, Verdict]] = {
+QUERIES: dict[str, tuple[object, Outcome]] = {
     "nothing attempted": (query(), Pending("not_attempted")),
     "no elements at all": ({"APIConnect": "DONE"}, Pending("not_attempted")),
     "null for elements": (query(element=None), Pending("not_attempted")),
@@ -312,14 +320,17 @@ QUERIES: dict[str, tuple[object, Verdict]] = {
     ),
     "cancelled": (
         query({"status": "CANCELLED", "error": "Cancelled by User"}),
-        Declined("Cancelled by User", is_cancelled=True),
+        Declined("Cancelled by User", FailureKind.CANCELLED),
     ),
     "failed, then cancelled": (
         query(FAILED_ELEMENT, {"status": "CANCELLED"}),
         Declined("CANCELLED"),
     ),
-    "expired": (query({"status": "EXPIRED"}), Declined("EXPIRED")),
-    "never attempted": (query({"status": "UNATTEMPTED"}), Declined("UNATTEMPTED")),
+    "expired": (query({"status": "EXPIRED"}), Declined("EXPIRED", FailureKind.EXPIRED)),
+    "never attempted": (
+        query({"status": "UNATTEMPTED"}),
+        Declined("UNATTEMPTED", FailureKind.EXPIRED),
+    ),
     "pending": (query({"status": "PENDING"}), Pending("gateway_pending")),
     "failed, and one pending": (
         query(FAILED_ELEMENT, {"status": "PENDING"}),
@@ -342,7 +353,7 @@ QUERIES: dict[str, tuple[object, Verdict]] = {
 
 @pytest.mark.parametrize(("fields", "expected"), QUERIES.values(), ids=QUERIES)
 async def test_a_query_becomes_its_verdict(
-    server: ScriptedServer, gateway: SslcommerzGateway, fields: object, expected: Verdict
+    server: ScriptedServer, gateway: SslcommerzGateway, fields: object, expected: Outcome
 ) -> None:
     server.then(reply(fields))
 
@@ -402,7 +413,7 @@ async def test_a_session_opens_a_page_at_a_known_host(
 ) -> None:
     server.then(reply(SESSION | {"GatewayPageURL": page}))
 
-    assert await gateway.open_checkout(ORDER) == CheckoutOpened(page, "0A1B2C")
+    assert await gateway.start(ORDER) == ActionRequired("customer_must_pay", page, handle="0A1B2C")
 
 
 @pytest.mark.parametrize(
@@ -422,7 +433,7 @@ async def test_a_page_anywhere_else_is_never_shown_to_a_customer(
 ) -> None:
     server.then(reply(SESSION | {"GatewayPageURL": page}))
 
-    assert await gateway.open_checkout(ORDER) == CheckoutUnknown("checkout_on_foreign_host")
+    assert await gateway.start(ORDER) == Unknown("checkout_on_foreign_host")
 
 
 @pytest.mark.parametrize(
@@ -435,7 +446,7 @@ async def test_a_session_without_a_page_is_unknown(
 ) -> None:
     server.then(reply(SESSION | changes))
 
-    assert await gateway.open_checkout(ORDER) == CheckoutUnknown("answer_says_nothing")
+    assert await gateway.start(ORDER) == Unknown("answer_says_nothing")
 
 
 async def test_a_refused_session_gives_the_gateways_reason(
@@ -444,8 +455,9 @@ async def test_a_refused_session_gives_the_gateways_reason(
     refused = {"status": "FAILED", "failedreason": "Store is De-active", "GatewayPageURL": ""}
     server.then(reply(refused), reply({"status": "FAILED"}))
 
-    assert await gateway.open_checkout(ORDER) == CheckoutRefused("Store is De-active")
-    assert await gateway.open_checkout(ORDER) == CheckoutRefused("no reason given")
+    for reason in ("Store is De-active", "no reason given"):
+        outcome = await gateway.start(ORDER)
+        assert outcome == Declined(reason, FailureKind.CONFIGURATION, is_final=True)
 
 
 async def test_a_session_is_asked_for_with_every_mandatory_field_within_its_length(
@@ -453,7 +465,7 @@ async def test_a_session_is_asked_for_with_every_mandatory_field_within_its_leng
 ) -> None:
     server.then(reply(SESSION | {"GatewayPageURL": PAGES[0]}))
 
-    await gateway.open_checkout(ORDER)
+    await gateway.start(ORDER)
 
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     form = dict(parse_qsl(body.decode(), strict_parsing=True))
@@ -489,7 +501,20 @@ def test_an_amount_outside_the_gateways_limits_is_refused_before_it_is_asked(
 ) -> None:
     gateway, _ = gateway_at("http://127.0.0.1:1")
 
-    assert (gateway.refusal(amount) is None) is is_taken
+    assert (gateway.refusal(replace(ORDER, amount=amount)) is None) is is_taken
+
+
+@pytest.mark.parametrize("method", [Prompt("8801700000000"), Card("pm_1")], ids=str)
+def test_a_method_that_is_not_a_page_is_refused_before_it_is_asked(method: Method) -> None:
+    gateway, _ = gateway_at("http://127.0.0.1:1")
+
+    refusal = gateway.refusal(replace(ORDER, method=method))
+
+    assert refusal is not None
+    assert refusal.field == "method.type"
+
+
+NO_HEADERS: Mapping[str, str] = {}
 
 
 class CannedClient(HttpClient):
@@ -499,7 +524,7 @@ class CannedClient(HttpClient):
         super().__init__("http://127.0.0.1:1")
         self._canned = HttpAnswer(200, body)
 
-    async def get(self, target: str) -> HttpAnswer:
+    async def get(self, target: str, headers: Mapping[str, str] = NO_HEADERS) -> HttpAnswer:
         return self._canned
 
     async def post(self, target: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
@@ -534,4 +559,4 @@ def test_arbitrary_json_becomes_a_verdict_and_never_an_exception(fields: dict[st
     for verdict in (run_blocking(confirm(gateway)), run_blocking(look_up(gateway))):
         assert isinstance(verdict, (Paid, Declined, Pending, Unknown))
         assert not isinstance(verdict, Paid) or fields["tran_id"] == REFERENCE
-    run_blocking(gateway.open_checkout(ORDER))
+    run_blocking(gateway.start(ORDER))

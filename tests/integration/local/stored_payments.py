@@ -178,9 +178,9 @@ class Tables:
         await self.execute(
             "simulator",
             """
-            INSERT INTO charge (tran_id, val_id, bank_tran_id, amount, currency, currency_amount,
-                                currency_type, risk_level, charged_at)
-            VALUES ($1, $2, $3, $4, 'BDT', $4, 'BDT', 0, $5)
+            INSERT INTO charge (gateway, reference, val_id, gateway_payment_id, amount, currency,
+                                currency_amount, currency_type, risk_level, charged_at)
+            VALUES ('sslcommerz', $1, $2, $3, $4, 'BDT', $4, 'BDT', 0, $5)
             """,
             names.reference,
             names.validation_id,

@@ -250,13 +250,13 @@ async def overdue_a_payment(tables: Tables, _names: Stored) -> None:
             id="waiting payment charged twice",
         ),
         pytest.param(
-            by("simulator", "UPDATE charge SET currency_amount = 149999 WHERE tran_id = $1"),
+            by("simulator", "UPDATE charge SET currency_amount = 149999 WHERE reference = $1"),
             {LEDGERS},
             "was charged 149999 BDT .* but is about 150000 BDT",
             id="other amount charged",
         ),
         pytest.param(
-            by("simulator", "DELETE FROM charge WHERE tran_id = $1"),
+            by("simulator", "DELETE FROM charge WHERE reference = $1"),
             {LEDGERS},
             "the gateway has charged nothing",
             id="charge missing there",
@@ -374,7 +374,8 @@ async def test_what_is_on_its_way_is_no_fault(new_database: str, tables: Tables)
     await tables.charge(about_to_be_noticed)
     await tables.execute(
         "simulator",
-        "INSERT INTO notice (tran_id, status, url, body, due_at) VALUES ($1, 'VALID', '', '', $2)",
+        "INSERT INTO notice (gateway, reference, status, url, headers, body, due_at)"
+        " VALUES ('sslcommerz', $1, 'VALID', '', '{}', '', $2)",
         about_to_be_noticed.reference,
         about_to_be_noticed.at,
     )

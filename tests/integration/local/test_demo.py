@@ -12,6 +12,7 @@ import pytest
 
 from deploy.local import demo
 from deploy.local.demo_fates import FATES, count_min, plan_orders
+from deploy.local.own_stack import own_environment
 
 RUN_SECONDS = 120.0
 
@@ -60,7 +61,7 @@ def test_nothing_of_a_real_installation_reaches_the_demonstration() -> None:
         "API_KEYS": "real",
     }
 
-    kept = demo.environment(given)
+    kept = own_environment(given, {})
 
     assert kept.pop("PATH") == "/bin"
     assert not kept.keys() & given.keys()

@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
-from shared.gateways.interface import CheckoutRefused, CheckoutUnknown
+from shared.gateways.interface import Declined, FailureKind, Outcome, Unknown
 from shared.identifiers import is_id
 from tests.integration.payments.world import Payments, is_payment_id, order, running_payments
 from tests.support.polling import eventually
 from tests.support.queues import items_on
 from tests.support.tcp_proxy import proxied
+
+
+def refused(reason: str) -> Outcome:
+    return Declined(reason, FailureKind.CONFIGURATION, is_final=True)
 
 
 async def test_a_payment_is_answered_with_the_page_where_the_customer_pays(
@@ -29,6 +33,7 @@ async def test_a_payment_is_answered_with_the_page_where_the_customer_pays(
         "state": "pending",
         "reason": "customer_must_pay",
         "gateway": "sslcommerz",
+        "method": {"type": "checkout"},
         "gatewayReference": None,
         "gatewayPaymentId": None,
         "amount": 115_000,
@@ -55,8 +60,8 @@ async def test_the_gateway_hears_the_customer_s_data_and_the_api_never_shows_it(
     (asked,) = payments.gateway.orders
 
     assert (asked.reference, asked.amount.minor_units) == (reply.data["gatewayReference"], 115_000)
-    assert (asked.customer_name, asked.customer_email) == ("Ada", "ada@shop.example")
-    assert (asked.customer_phone, asked.product_name) == ("0170000", "Course")
+    assert (asked.customer.name, asked.customer.email) == ("Ada", "ada@shop.example")
+    assert (asked.customer.phone, asked.product_name) == ("0170000", "Course")
     assert b"ada@" not in reply.raw
     assert b"ada@" not in (await payments.api.call("GET", "/api/payments")).raw
 
@@ -116,7 +121,7 @@ async def test_concurrent_requests_with_a_key_open_one_page(payments: Payments) 
 
 
 async def test_a_gateway_s_refusal_fails_the_payment_for_good(payments: Payments) -> None:
-    payments.gateway.next_openings.append(CheckoutRefused("Store Credential Error"))
+    payments.gateway.next_starts.append(refused("Store Credential Error"))
     reply = await payments.post("key")
 
     assert (reply.status, reply.error["code"]) == (422, "gateway_refused")
@@ -131,7 +136,7 @@ async def test_a_gateway_s_refusal_fails_the_payment_for_good(payments: Payments
 async def test_a_silent_gateway_leaves_a_payment_that_is_looked_at_again(
     payments: Payments,
 ) -> None:
-    payments.gateway.next_openings.append(CheckoutUnknown("timeout"))
+    payments.gateway.next_starts.append(Unknown("timeout"))
     reply = await payments.post("key")
 
     assert (reply.status, reply.error["code"]) == (502, "gateway_unavailable")
@@ -145,7 +150,7 @@ async def test_a_silent_gateway_leaves_a_payment_that_is_looked_at_again(
 async def test_a_repeated_request_opens_another_page_only_after_a_look_at_the_first(
     payments: Payments,
 ) -> None:
-    payments.gateway.next_openings.append(CheckoutUnknown("timeout"))
+    payments.gateway.next_starts.append(Unknown("timeout"))
     first = await payments.post("key")
     assert payments.gateway.questions == []
 
@@ -163,7 +168,7 @@ async def test_a_repeated_request_opens_another_page_only_after_a_look_at_the_fi
 async def test_while_the_gateway_does_not_say_what_became_of_the_first_no_other_page_is_opened(
     payments: Payments,
 ) -> None:
-    payments.gateway.next_openings.append(CheckoutUnknown("timeout"))
+    payments.gateway.next_starts.append(Unknown("timeout"))
     await payments.post("key")
     payments.gateway.is_silent = True
 
@@ -176,7 +181,7 @@ async def test_while_the_gateway_does_not_say_what_became_of_the_first_no_other_
 
 
 async def test_a_first_page_that_was_paid_after_all_is_the_answer(payments: Payments) -> None:
-    payments.gateway.next_openings.append(CheckoutUnknown("timeout"))
+    payments.gateway.next_starts.append(Unknown("timeout"))
     await payments.post("key")
     payments.gateway.charge(payments.gateway.orders[0].reference)
 
@@ -221,20 +226,20 @@ async def test_whatever_the_gateway_says_of_the_page_a_payment_that_was_made_sta
 ) -> None:
     async with running_payments(new_database, redis_url) as payments:
         gateway = payments.gateway
-        open_checkout = gateway.open_checkout
+        start = gateway.start
 
         async def pay_first(asked: Any) -> Any:
-            result = await open_checkout(asked)
+            result = await start(asked)
             charge = gateway.charge(asked.reference, is_risky=is_risky)
             payment = {"gatewayReference": asked.reference}
             await payments.notify_of(payment, validation_id=charge.validation_id)
             return {
                 "opened": result,
-                "refused": CheckoutRefused("no"),
-                "unknown": CheckoutUnknown("timeout"),
+                "refused": refused("no"),
+                "unknown": Unknown("timeout"),
             }[outcome]
 
-        monkeypatch.setattr(gateway, "open_checkout", pay_first)
+        monkeypatch.setattr(gateway, "start", pay_first)
         reply = await payments.post("key")
         assert reply.status == {"opened": 201, "refused": 422, "unknown": 502}[outcome]
         payment_id = await payments.sql("SELECT id FROM payment")
@@ -254,7 +259,7 @@ async def test_whatever_the_gateway_says_of_the_page_a_payment_that_was_made_sta
         ({"amount": 10**15 + 1}, "amount"),
         ({"currency": "bdt"}, "currency"),
         ({"currency": "ZZZ"}, "currency"),
-        ({"currency": "USD"}, "amount"),
+        ({"currency": "USD"}, "currency"),
         ({"customer": {}}, "customer.id"),
         ({"customer": {"id": "x" * 101}}, "customer.id"),
         ({"customer": {"id": "a\x00"}}, "customer.id"),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, get_args
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.payments.domain.check_schedule import CONFIRMATION_DELAYS
 from shared.gateways.interface import Claim
@@ -14,9 +15,15 @@ from shared.messaging import receiver as receiver_module
 from shared.money import Money
 from tests.integration.payments.world import Payments, running_payments
 from tests.support.messages import notice_received
+from tests.support.payments import REFERENCE
 from tests.support.polling import eventually
 from tests.support.queues import batch_of, items_on, receipts_for
 from tests.support.tcp_proxy import proxied
+
+
+def foreign_notices() -> float:
+    labels = {"gateway": "sslcommerz"}
+    return REGISTRY.get_sample_value("payments_foreign_notices_total", labels) or 0.0
 
 
 async def test_a_confirmed_payment_has_succeeded_and_is_announced(payments: Payments) -> None:
@@ -298,17 +305,30 @@ async def test_a_hundred_notices_of_one_payment_at_once_lose_nothing(payments: P
     assert await payments.dead_letters() == []
 
 
-async def test_a_notice_of_an_unknown_reference_becomes_a_dead_letter(payments: Payments) -> None:
+async def test_a_notice_of_another_system_on_the_account_is_counted_and_ended(
+    payments: Payments,
+) -> None:
+    before = foreign_notices()
+    await payments.notify(notice_received("INV-1"), notice_received("pi_3PxT"))
+
+    assert foreign_notices() == before + 2
+    assert await payments.dead_letters() == []
+    assert payments.gateway.questions == []
+
+
+async def test_a_notice_of_a_reference_of_ours_that_we_do_not_know_becomes_a_dead_letter(
+    payments: Payments,
+) -> None:
     payment = await payments.create()
     charge = payments.gateway.charge(payment["gatewayReference"])
     await payments.notify(
-        notice_received("INV-1"),
+        notice_received(REFERENCE),
         notice_received(payment["gatewayReference"], validation_id=charge.validation_id),
     )
 
     (letter,) = await payments.dead_letters()
     assert (letter["sender"], letter["queue"]) == ("webhook", "payments.medium")
-    assert letter["reason"] == "NotFoundError: no payment has the reference INV-1"
+    assert letter["reason"] == f"NotFoundError: no payment has the reference {REFERENCE}"
     assert (await payments.read(payment["id"]))["state"] == "succeeded"
 
 

@@ -11,6 +11,7 @@ import pytest
 from services.payments import handlers
 from services.payments.domain.check_schedule import POLL_DELAYS
 from services.payments.store import CHECK_LEASE_SECONDS
+from shared.gateways.interface import Order, Outcome
 from tests.integration.payments.world import Payments, running_payments, running_runtime
 from tests.support.polling import eventually
 from tests.support.tcp_proxy import proxied
@@ -171,12 +172,12 @@ async def test_a_slow_answer_that_says_less_does_not_undo_what_was_found_meanwhi
         look_up = payments.gateway.look_up
         go_on = asyncio.Event()
 
-        async def look_up_slowly(reference: str) -> object:
-            verdict = await look_up(reference)
+        async def look_up_slowly(order: Order) -> Outcome:
+            verdict = await look_up(order)
             await go_on.wait()
             return verdict
 
-        payments.gateway.look_up = look_up_slowly  # type: ignore[method-assign, assignment]
+        payments.gateway.look_up = look_up_slowly  # type: ignore[method-assign]
         looking = asyncio.create_task(payments.look())
 
         async def asked() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY
 
-from shared.gateways.interface import CheckoutUnknown
+from shared.gateways.interface import Unknown
 from tests.integration.payments.world import Payments
 from tests.support.messages import notice_received
 
@@ -35,7 +35,7 @@ async def test_a_charge_under_each_of_two_references_is_one_payment_and_one_surp
     payments: Payments,
 ) -> None:
     """The first page was believed lost, a second one opened, and the customer paid on both."""
-    payments.gateway.next_openings.append(CheckoutUnknown("timeout"))
+    payments.gateway.next_starts.append(Unknown("timeout"))
     await payments.post("key")
     payment = (await payments.post("key")).data
     first, second = (asked.reference for asked in payments.gateway.orders)

@@ -10,7 +10,6 @@ from typing import Any
 
 import asyncpg
 import orjson
-from pydantic import SecretStr
 
 from services.payments import handlers
 from services.payments.routes import payment_routes
@@ -29,7 +28,7 @@ from tests.support.http_api import Api, Reply, serving
 from tests.support.messages import notice_received
 from tests.support.polling import eventually
 from tests.support.queues import batch_of, receipts_for
-from tests.support.settings import STORE_ID, STORE_PASSWORD, service_settings
+from tests.support.settings import gateways_of_tests, service_settings
 
 ORDER = {
     "gateway": "sslcommerz",
@@ -52,8 +51,7 @@ def payments_settings(database_url: str, redis_url: str) -> PaymentsSettings:
     return PaymentsSettings(
         database_url=database_url,
         redis_url=redis_url,
-        sslcommerz_store_id=STORE_ID,
-        sslcommerz_store_password=SecretStr(STORE_PASSWORD),
+        gateways=gateways_of_tests(),
     )
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from services.simulator.domain import MAGIC
+from services.simulator.sslcommerz.domain import MAGIC
 from tests.integration.simulator.world import Simulator
 
 

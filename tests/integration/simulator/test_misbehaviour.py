@@ -8,7 +8,7 @@ import time
 import aiohttp
 import pytest
 
-from services.simulator.signing import sign
+from services.simulator.sslcommerz.signing import sign
 from tests.integration.simulator.world import (
     QUERY_PATH,
     SESSION_PATH,

@@ -7,15 +7,16 @@ import asyncio
 import asyncpg
 import pytest
 
-from services.simulator import notice_store, store
+from services.simulator import fates, ledger, notice_store
 from services.simulator.settings import SimulatorSettings
-from services.simulator.signing import sign
+from services.simulator.sslcommerz import store
+from services.simulator.sslcommerz.signing import sign
 from tests.integration.simulator.world import SESSION_PATH, Simulator
 from tests.unit.simulator.forms import PASSWORD, session_form
 
 QUERIES = [
     pytest.param(text, id=f"{module.__name__}.{name}")
-    for module in (store, notice_store)
+    for module in (fates, ledger, notice_store, store)
     for name, text in vars(module).items()
     if name.lstrip("_").isupper() and isinstance(text, str) and " " in text
 ]

@@ -9,14 +9,13 @@ from typing import Any
 
 import asyncpg
 from prometheus_client import REGISTRY
-from pydantic import SecretStr
 
 from services.webhook.app import http_part
 from services.webhook.settings import WebhookSettings
 from shared.process import Core, Part, open_core
 from tests.support.http_api import Api, Reply, serving
 from tests.support.queues import items_on
-from tests.support.settings import STORE_ID, STORE_PASSWORD, service_settings
+from tests.support.settings import gateways_of_tests, service_settings
 
 REFERENCE = "att_01KE70EHG0JY1QREBD77BRA2Z8"
 PAYMENT_ID = "pay_01KE70EHG0JY1QREBD77BRA2Z7"
@@ -28,8 +27,7 @@ def webhook_settings(database_url: str, redis_url: str) -> WebhookSettings:
     return WebhookSettings(
         database_url=database_url,
         redis_url=redis_url,
-        sslcommerz_store_id=STORE_ID,
-        sslcommerz_store_password=SecretStr(STORE_PASSWORD),
+        gateways=gateways_of_tests(),
     )
 
 

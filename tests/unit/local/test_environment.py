@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from deploy.local.environment import (
+    SIMULATOR_ACCOUNTS,
+    SIMULATOR_PATHS,
     development_key,
     environment_beside,
+    gateways_at_simulator,
     leave_note,
     needs_postgres,
     needs_redis,
@@ -122,3 +125,33 @@ def test_without_a_stack_a_database_has_to_be_given(tmp_path: Path) -> None:
         environment_beside(tmp_path, {})
     given = {"DATABASE_URL": "postgresql://given"}
     assert environment_beside(tmp_path, given) == given
+
+
+def test_the_simulator_plays_every_gateway() -> None:
+    variables = gateways_at_simulator("http://127.0.0.1:8080", {"DATABASE_URL": "postgresql://db"})
+
+    assert SIMULATOR_ACCOUNTS.keys() == SIMULATOR_PATHS.keys()
+    for gateway, account in SIMULATOR_ACCOUNTS.items():
+        assert variables.items() >= account.items()
+        assert variables.keys() >= SIMULATOR_PATHS[gateway].keys()
+    assert variables["SSLCOMMERZ_BASE_URL"] == "http://127.0.0.1:8080"
+    assert variables["X402_RPC_URL"] == "http://127.0.0.1:8080/x402/rpc"
+
+
+@pytest.mark.parametrize(
+    ("variable", "gateway"),
+    [(name, gateway) for gateway, account in SIMULATOR_ACCOUNTS.items() for name in account],
+)
+def test_a_gateway_with_an_account_of_its_own_is_left_alone(variable: str, gateway: str) -> None:
+    variables = gateways_at_simulator("http://127.0.0.1:8080", {variable: "real"})
+
+    assert not variables.keys() & SIMULATOR_ACCOUNTS[gateway].keys()
+    assert not variables.keys() & SIMULATOR_PATHS[gateway].keys()
+    others = [name for name in SIMULATOR_ACCOUNTS if name != gateway]
+    assert all(variables.items() >= SIMULATOR_ACCOUNTS[other].items() for other in others)
+
+
+def test_an_empty_variable_is_no_account() -> None:
+    variables = gateways_at_simulator("http://127.0.0.1:8080", {"STRIPE_SECRET_KEY": ""})
+
+    assert variables["STRIPE_SECRET_KEY"] == "sk_test_sluice_demo"

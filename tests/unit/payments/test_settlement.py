@@ -13,7 +13,7 @@ from services.payments.domain.check_schedule import CONFIRMATION_DELAYS
 from services.payments.domain.model import PaymentState
 from services.payments.domain.settlement import settle
 from services.payments.domain.state_machine import RESTING, TRANSITIONS
-from shared.gateways.interface import Claim, Declined, Paid, Pending, Unknown, Verdict
+from shared.gateways.interface import Claim, Declined, FailureKind, Outcome, Paid, Pending, Unknown
 from shared.money import Money
 from tests.support.payments import NOW, PRICE, paid, payment_in
 
@@ -26,14 +26,14 @@ RISKY = paid(is_risky=True)
 OTHER_AMOUNT = paid(amount=Money(PRICE.minor_units - 1, "BDT"))
 OTHER_CURRENCY = paid(amount=Money(PRICE.minor_units, "USD"))
 DECLINED = Declined("Insufficient balance")
-CANCELLED = Declined("Cancelled by User", is_cancelled=True)
+CANCELLED = Declined("Cancelled by User", FailureKind.CANCELLED)
 NOT_ATTEMPTED = Pending("not_attempted")
 GATEWAY_PENDING = Pending("gateway_pending")
 UNKNOWN = Unknown("timeout")
 
 
 def check(
-    state: PaymentState, verdict: Verdict, claim: Claim | None
+    state: PaymentState, verdict: Outcome, claim: Claim | None
 ) -> tuple[PaymentState, str | None, str] | None:
     """Return the state, the reason and the event that a verdict leads to; None for no change."""
     change = settle(payment_in(state), verdict, claim=claim, now=NOW)
@@ -138,7 +138,7 @@ def test_a_payment_that_was_charged_twice_from_the_start_succeeds_and_is_flagged
 @pytest.mark.parametrize("verdict", [DECLINED, CANCELLED, NOT_ATTEMPTED, GATEWAY_PENDING, UNKNOWN])
 @pytest.mark.parametrize("state", sorted(RESTING))
 def test_only_money_moves_a_payment_at_rest(
-    state: PaymentState, verdict: Verdict, claim: Claim | None
+    state: PaymentState, verdict: Outcome, claim: Claim | None
 ) -> None:
     assert settle(payment_in(state), verdict, claim=claim, now=NOW) is None
 
@@ -170,7 +170,7 @@ def test_a_declined_payment_is_looked_at_until_it_expires_in_case_the_customer_p
     assert (closed.payment.state, closed.payment.next_check_at) == (state, None)
 
 
-TABLE: list[tuple[PaymentState, Verdict, Claim | None, tuple[PaymentState, str, str]]] = [
+TABLE: list[tuple[PaymentState, Outcome, Claim | None, tuple[PaymentState, str, str]]] = [
     # The notice and the gateway agree: it is over.
     *((S.PENDING, DECLINED, c, (S.FAILED, DECLINED.reason, "declined")) for c in ENDED),
     *((S.PENDING, CANCELLED, c, (S.CANCELLED, CANCELLED.reason, "declined")) for c in ENDED),
@@ -207,7 +207,7 @@ TABLE: list[tuple[PaymentState, Verdict, Claim | None, tuple[PaymentState, str, 
 @pytest.mark.parametrize(("state", "verdict", "claim", "expected"), TABLE, ids=str)
 def test_a_waiting_payment_follows_the_table(
     state: PaymentState,
-    verdict: Verdict,
+    verdict: Outcome,
     claim: Claim | None,
     expected: tuple[PaymentState, str, str],
 ) -> None:
@@ -225,7 +225,7 @@ def test_a_waiting_payment_follows_the_table(
 )
 @pytest.mark.parametrize("state", [S.CREATED, S.PENDING, S.UNKNOWN])
 def test_a_payment_without_money_fails_when_its_time_is_over(
-    state: PaymentState, verdict: Verdict, reason: str
+    state: PaymentState, verdict: Outcome, reason: str
 ) -> None:
     payment = payment_in(state, expires_at=NOW)
 
@@ -237,7 +237,7 @@ def test_a_payment_without_money_fails_when_its_time_is_over(
 
 
 @pytest.mark.parametrize("verdict", [UNKNOWN, GATEWAY_PENDING], ids=str)
-def test_a_doubt_is_never_ended_by_time(verdict: Verdict) -> None:
+def test_a_doubt_is_never_ended_by_time(verdict: Outcome) -> None:
     payment = payment_in(S.PENDING, expires_at=NOW - timedelta(days=30))
 
     change = settle(payment, verdict, claim=None, now=NOW)
@@ -269,7 +269,7 @@ verdicts = st.one_of(
         is_risky=st.booleans(),
         is_repeated=st.booleans(),
     ),
-    st.builds(Declined, st.text(max_size=300), st.booleans()),
+    st.builds(Declined, st.text(max_size=200), st.sampled_from(FailureKind), st.booleans()),
     st.builds(Pending, st.sampled_from(["not_attempted", "gateway_pending"])),
     st.builds(Unknown, st.just("timeout")),
 )
@@ -278,7 +278,7 @@ steps = st.tuples(verdicts, st.sampled_from(CLAIMS), st.integers(0, 30 * 3600))
 
 @given(st.sampled_from(WAITING), st.lists(steps, max_size=20))
 def test_along_every_story_the_rules_of_a_payment_hold(
-    state: PaymentState, story: list[tuple[Verdict, Claim | None, int]]
+    state: PaymentState, story: list[tuple[Outcome, Claim | None, int]]
 ) -> None:
     payment, now, successes = payment_in(state), NOW, 0
     for verdict, claim, seconds in story:

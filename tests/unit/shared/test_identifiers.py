@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import RFC_4122, UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.identifiers import created_at, first_id_at, is_id, new_id
+from shared.identifiers import (
+    as_uuid,
+    created_at,
+    first_id_at,
+    from_uuid,
+    is_id,
+    new_id,
+)
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
@@ -80,3 +88,18 @@ def test_other_shapes_are_not_ids(text: str) -> None:
 def test_what_is_no_id_has_no_moment(text: str) -> None:
     with pytest.raises(ValueError, match="is not an id"):
         created_at(text)
+
+
+@given(moments)
+def test_an_id_is_a_uuid_of_version_4_in_other_letters(moment: datetime) -> None:
+    identifier = new_id("att", moment)
+
+    uuid = UUID(as_uuid(identifier))
+
+    assert (uuid.version, uuid.variant) == (4, RFC_4122)
+    assert from_uuid("att", str(uuid)) == identifier
+
+
+def test_what_is_no_uuid_is_no_id() -> None:
+    with pytest.raises(ValueError, match="badly formed"):
+        from_uuid("att", "None")

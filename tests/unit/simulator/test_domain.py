@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from services.simulator import domain
-from services.simulator.domain import (
+from services.simulator.behaviours import DELAY_SECONDS, Behaviour, fault
+from services.simulator.sslcommerz import domain
+from services.simulator.sslcommerz.domain import (
     BEHAVIOURS,
-    DELAY_SECONDS,
     ERRORS,
     FATES,
     MAGIC,
+    PENDING,
     PLAIN,
     STATE_AFTER,
-    Behaviour,
     Operation,
     Scenario,
     SessionState,
@@ -50,8 +50,8 @@ def test_a_magic_amount_uses_only_behaviours_of_the_operation(scenario: Scenario
         Operation.VALIDATE: scenario.validate,
         Operation.NOTICE: scenario.notice,
     }
-    for operation, fault in chosen.items():
-        assert fault is None or fault.behaviour in BEHAVIOURS[operation]
+    for operation, chance in chosen.items():
+        assert chance is None or chance.behaviour in BEHAVIOURS[operation]
 
 
 def test_no_two_magic_amounts_do_the_same() -> None:
@@ -68,7 +68,7 @@ def test_a_validation_fails_as_often_as_the_table_says() -> None:
 
 
 def test_a_validation_without_a_number_of_times_fails_always() -> None:
-    assert MAGIC[11].validation_fault(1000) == domain.fault(Behaviour.SLOW)
+    assert MAGIC[11].validation_fault(1000) == fault(Behaviour.SLOW)
 
 
 def test_every_status_has_its_texts_and_its_state() -> None:
@@ -77,7 +77,7 @@ def test_every_status_has_its_texts_and_its_state() -> None:
 
 
 def test_every_behaviour_belongs_to_an_operation() -> None:
-    assert set(Behaviour) == frozenset().union(*BEHAVIOURS.values())
+    assert {*Behaviour, PENDING} == frozenset().union(*BEHAVIOURS.values())
     assert DELAY_SECONDS.keys() <= set(Behaviour)
 
 
@@ -99,7 +99,7 @@ def test_a_price_is_charged_in_taka(price: Money, rate: str, charge: int) -> Non
 def test_the_database_knows_the_same_words(
     enumeration: type[Status | SessionState], table: str
 ) -> None:
-    folder = Path(domain.__file__).parent / "migrations"
+    folder = Path(domain.__file__).parent.parent / "migrations"
     migration = "".join(path.read_text() for path in sorted(folder.glob("*.sql")))
     definition = migration.partition(f"CREATE TABLE {table} (")[2]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.simulator.session_request import (
+from services.simulator.sslcommerz.session_request import (
     MANDATORY,
     MANDATORY_TO_SHIP,
     OPTIONAL,

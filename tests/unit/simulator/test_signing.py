@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from services.simulator.signing import sign
+from services.simulator.sslcommerz.signing import sign
 
 SAMPLE_KEYS = (
     "amount,bank_tran_id,base_fair,card_brand,card_issuer,card_issuer_country,"

@@ -11,7 +11,7 @@ from typing import Final
 
 from yarl import URL
 
-from services.simulator.domain import CHARGE_MAX, CHARGE_MIN, RATES, to_charge
+from services.simulator.sslcommerz.domain import CHARGE_MAX, CHARGE_MIN, RATES, to_charge
 from shared.errors import PermanentError
 from shared.money import Money
 

@@ -1,4 +1,4 @@
-"""What the simulator knows: sessions, elements, the ways to misbehave, the magic amounts. Pure."""
+"""What the gateway knows: sessions, elements, the ways to misbehave, the magic amounts. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from services.simulator.behaviours import OF_CALLS, OF_NOTICES, Behaviour, Fault, fault
+from services.simulator.profiles import AT_LAST
 from shared.money import Money
+
+NAME: Final = "sslcommerz"
 
 CHARGE_CURRENCY: Final = "BDT"
 
@@ -57,7 +61,12 @@ ERRORS: Final[Mapping[Status, str]] = MappingProxyType(
 FATES: Final[Mapping[str, Status]] = MappingProxyType(
     {
         "paid": Status.VALID,
+        AT_LAST: Status.VALID,
         "failed": Status.FAILED,
+        "declined": Status.FAILED,
+        "insufficient_funds": Status.FAILED,
+        # Declined now; `at_last` follows.
+        "late_success": Status.FAILED,
         "cancelled": Status.CANCELLED,
         "expired": Status.EXPIRED,
         "unattempted": Status.UNATTEMPTED,
@@ -130,84 +139,18 @@ class Operation(StrEnum):
     NOTICE = "notice"
 
 
-class Behaviour(StrEnum):
-    """How an operation misbehaves."""
-
-    # Calls. Only the first two leave the work undone.
-    ERROR = "error"
-    TOO_MANY_REQUESTS = "too_many_requests"
-    ERROR_AFTER = "error_after"
-    DROP = "drop"
-    TIMEOUT = "timeout"
-    SLOW = "slow"
-    MALFORMED = "malformed"
-    HTML = "html"
-    # Validations only: paid, but the gateway does not say so yet.
-    PENDING = "pending"
-    # Notices.
-    NEVER = "never"
-    LATE = "late"
-    DUPLICATE = "duplicate"
-    BADLY_SIGNED = "badly_signed"
-    REORDERED = "reordered"
-
-
-_OF_CALLS: Final = frozenset(
-    {
-        Behaviour.ERROR,
-        Behaviour.TOO_MANY_REQUESTS,
-        Behaviour.ERROR_AFTER,
-        Behaviour.DROP,
-        Behaviour.TIMEOUT,
-        Behaviour.SLOW,
-        Behaviour.MALFORMED,
-        Behaviour.HTML,
-    }
-)
+#: A validation's own behaviour: paid, but the gateway does not say so yet.
+PENDING: Final = "pending"
 
 #: Which behaviours each operation has.
-BEHAVIOURS: Final[Mapping[Operation, frozenset[Behaviour]]] = MappingProxyType(
+BEHAVIOURS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
-        Operation.SESSION: _OF_CALLS,
-        Operation.VALIDATE: _OF_CALLS | {Behaviour.PENDING},
-        Operation.QUERY: _OF_CALLS,
-        Operation.NOTICE: frozenset(
-            {
-                Behaviour.NEVER,
-                Behaviour.LATE,
-                Behaviour.DUPLICATE,
-                Behaviour.BADLY_SIGNED,
-                Behaviour.REORDERED,
-            }
-        ),
+        Operation.SESSION: OF_CALLS,
+        Operation.VALIDATE: OF_CALLS | {PENDING},
+        Operation.QUERY: OF_CALLS,
+        Operation.NOTICE: OF_NOTICES,
     }
 )
-
-#: Seconds that a behaviour takes when nobody says how many.
-DELAY_SECONDS: Final[Mapping[Behaviour, float]] = MappingProxyType(
-    {
-        Behaviour.TIMEOUT: 30.0,  # Longer than any client should wait.
-        Behaviour.SLOW: 2.0,
-        Behaviour.LATE: 20.0,
-        Behaviour.REORDERED: 1.0,  # Surely after the notice that should have come second.
-    }
-)
-
-DUPLICATES: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One misbehaviour; `delay_seconds` means something to those in `DELAY_SECONDS` only."""
-
-    behaviour: Behaviour
-    delay_seconds: float
-
-
-def fault(behaviour: Behaviour, delay_seconds: float | None = None) -> Fault:
-    """Return a fault, with its usual delay unless another is given."""
-    usual = DELAY_SECONDS.get(behaviour, 0.0)
-    return Fault(behaviour, usual if delay_seconds is None else delay_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +216,7 @@ MAGIC: Final[Mapping[int, Scenario]] = MappingProxyType(
         ),
         16: Scenario(
             "paid, the first 2 validations answer PENDING",
-            validate=fault(Behaviour.PENDING),
+            validate=fault(PENDING),
             validate_times=2,
         ),
         17: Scenario(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import secrets
 import string
@@ -15,15 +14,21 @@ from urllib.parse import urlencode
 import structlog
 from pydantic import SecretStr
 
-from services.simulator import answers, notice_store, store
-from services.simulator.answers import DHAKA, Json
-from services.simulator.domain import (
-    DUPLICATES,
+from services.simulator import ledger, notice_store
+from services.simulator.behaviours import DELAY_SECONDS, DUPLICATES, Behaviour, Fault
+from services.simulator.core import Core, Treatment
+from services.simulator.gateway import LAPSED_MAX, Json
+from services.simulator.ledger import Charge
+from services.simulator.notice_store import Message
+from services.simulator.profiles import AT_LAST, Plan
+from services.simulator.sslcommerz import answers, store
+from services.simulator.sslcommerz.answers import DHAKA
+from services.simulator.sslcommerz.domain import (
+    FATES,
+    NAME,
     PLAIN,
     STATE_AFTER,
-    Behaviour,
     Element,
-    Fault,
     Operation,
     Scenario,
     Session,
@@ -32,13 +37,12 @@ from services.simulator.domain import (
     scenario_of,
     to_charge,
 )
-from services.simulator.session_request import (
+from services.simulator.sslcommerz.session_request import (
     SessionRefusedError,
     read_price,
     read_session_request,
 )
-from shared.clock import Clock
-from shared.database import Connection, Database
+from shared.database import Connection
 from shared.errors import NotFoundError
 from shared.money import Money
 
@@ -47,21 +51,15 @@ log = structlog.get_logger()
 _ALPHABET: Final = string.ascii_letters + string.digits
 _RANDOM_LENGTH: Final = 14
 
-#: Lapsed sessions ended in one transaction.
-LAPSED_MAX: Final = 100
-
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What the handlers need. `notices_due` wakes the sender of this process."""
+    """What the handlers need."""
 
-    database: Database
-    clock: Clock
+    core: Core
     store_id: str
     store_password: SecretStr
-    public_url: str
     session_seconds: int
-    notices_due: asyncio.Event
 
     def knows(self, credentials: Mapping[str, str]) -> bool:
         """Tell whether `store_id` and `store_passwd` are ours."""
@@ -79,19 +77,20 @@ class Decision:
     is_new: bool
 
 
-async def session_fault(runtime: Runtime, form: Mapping[str, str]) -> Fault | None:
-    """Return how opening this session goes wrong, if it does."""
+async def session_treatment(runtime: Runtime, form: Mapping[str, str]) -> Treatment:
+    """Return what is in store for opening this session, and for its payment."""
     price = read_price(form)
     scenario = PLAIN if price is None else scenario_of(price)
     tran_id = form.get("tran_id", "")
     if not tran_id.isprintable():  # PostgreSQL stores no NUL; `open_session` refuses the form.
         tran_id = ""
-    async with runtime.database.connection() as connection:
-        scripted = await notice_store.claim_fault(connection, Operation.SESSION, tran_id)
-    return scripted or scenario.session
+    async with runtime.core.database.connection() as connection:
+        return await runtime.core.treatment(
+            connection, NAME, Operation.SESSION, tran_id, usual=scenario.session, starts=True
+        )
 
 
-async def open_session(runtime: Runtime, form: Mapping[str, str]) -> Json:
+async def open_session(runtime: Runtime, form: Mapping[str, str], plan: Plan | None) -> Json:
     """Open a session, or say which field is wrong."""
     if not runtime.knows(form):
         return answers.session_refused("Store Credential Error Or Store is De-active")
@@ -99,7 +98,7 @@ async def open_session(runtime: Runtime, form: Mapping[str, str]) -> Json:
         request = read_session_request(form)
     except SessionRefusedError as error:
         return answers.session_refused(error.message)
-    now = runtime.clock()
+    now = runtime.core.clock()
     session = Session(
         session_key=secrets.token_hex(16).upper(),
         tran_id=request.tran_id,
@@ -117,25 +116,27 @@ async def open_session(runtime: Runtime, form: Mapping[str, str]) -> Json:
         created_at=now,
         expires_at=now + timedelta(seconds=runtime.session_seconds),
     )
-    async with runtime.database.connection() as connection:
+    async with runtime.core.database.transaction() as connection:
         is_new = await store.insert_session(connection, session)
+        if is_new:
+            await runtime.core.let_customer_act(connection, NAME, session.tran_id, plan)
     if not is_new:
         return answers.session_refused("Invalid Information! 'tran_id' was used before.")
     log.info("session_opened", tran_id=session.tran_id, amount=str(session.price))
-    return answers.session_opened(session, runtime.public_url)
+    return answers.session_opened(session, runtime.core.public_url)
 
 
-async def decide(runtime: Runtime, session_key: str, wish: Status) -> Decision:
-    """Let the customer act: pay (`VALID`) or something less.
+async def decide(runtime: Runtime, session_key: str, wish: str) -> Decision:
+    """Let the customer act: pay, or something less; `wish` is a key of `FATES`.
 
-    What pressing Pay leads to, the amount decides. Money is taken at most once a session: for one
-    that has ended, the last attempt is returned and nothing happens.
+    What pressing Pay leads to, the amount and the recorded fate decide. Money is taken at most
+    once a session: for one that has ended, the last attempt is returned and nothing happens.
 
     Raises:
         NotFoundError: there is no such session.
     """
-    now = runtime.clock()
-    async with runtime.database.transaction() as connection:
+    now = runtime.core.clock()
+    async with runtime.core.database.transaction() as connection:
         session = await store.lock_session(connection, session_key)
         if session is None:
             raise NotFoundError("no such session")
@@ -143,33 +144,36 @@ async def decide(runtime: Runtime, session_key: str, wish: Status) -> Decision:
             elements = await store.list_elements(connection, session_key)
             return Decision(session, elements[-1], is_new=False)
         if session.expires_at <= now:
-            wish = Status.EXPIRED
+            wish = "expired"
         decision = await _attempt(runtime, connection, session, wish, now)
-    runtime.notices_due.set()
+    runtime.core.wake()
     return decision
 
 
 async def end_lapsed_sessions(runtime: Runtime) -> int:
     """End sessions whose time is over, with notices, and return how many."""
-    now = runtime.clock()
-    async with runtime.database.transaction() as connection:
+    now = runtime.core.clock()
+    async with runtime.core.database.transaction() as connection:
         sessions = await store.claim_lapsed_sessions(connection, now, LAPSED_MAX)
         for session in sessions:
-            await _attempt(runtime, connection, session, Status.EXPIRED, now)
+            await _attempt(runtime, connection, session, "expired", now)
     if sessions:
-        runtime.notices_due.set()
+        runtime.core.wake()
     return len(sessions)
 
 
-async def validation_fault(runtime: Runtime, val_id: str) -> Fault | None:
-    """Count a call for a validation and return how it goes wrong, if it does."""
-    async with runtime.database.connection() as connection:
+async def validation_treatment(runtime: Runtime, val_id: str) -> Treatment:
+    """Count a call for a validation and return what is in store for it."""
+    core = runtime.core
+    async with core.database.connection() as connection:
         session = await store.find_session_paid(connection, val_id)
         if session is None:
-            return await notice_store.claim_fault(connection, Operation.VALIDATE, "")
+            return await core.treatment(connection, NAME, Operation.VALIDATE, "")
         number = await store.count_validation(connection, session.session_key)
-        scripted = await notice_store.claim_fault(connection, Operation.VALIDATE, session.tran_id)
-    return scripted or scenario_of(session.price).validation_fault(number)
+        usual = scenario_of(session.price).validation_fault(number)
+        return await core.treatment(
+            connection, NAME, Operation.VALIDATE, session.tran_id, usual=usual
+        )
 
 
 async def validate(
@@ -181,12 +185,12 @@ async def validate(
     val_id = parameters.get("val_id", "")
     if not val_id or parameters.get("format", "json") != "json":
         return answers.invalid_transaction("INVALID_REQUEST")
-    async with runtime.database.connection() as connection:
+    async with runtime.core.database.connection() as connection:
         session = await store.find_session_paid(connection, val_id)
         if session is None:
             return answers.invalid_transaction("DONE")
         is_first = not says_pending and await store.save_validated(
-            connection, val_id, runtime.clock()
+            connection, val_id, runtime.core.clock()
         )
         element = await store.find_element(connection, val_id)
     assert element is not None, "a paid session has an element, and none is ever deleted"
@@ -195,14 +199,14 @@ async def validate(
     return answers.validation(session, element, "VALID" if is_first else "VALIDATED")
 
 
-async def query_fault(runtime: Runtime, parameters: Mapping[str, str]) -> Fault | None:
-    """Return how a transaction query goes wrong, if it does."""
-    async with runtime.database.connection() as connection:
+async def query_treatment(runtime: Runtime, parameters: Mapping[str, str]) -> Treatment:
+    """Return what is in store for a transaction query."""
+    async with runtime.core.database.connection() as connection:
         tran_id = parameters.get("tran_id", "")
         if not tran_id:
             session = await store.find_session(connection, parameters.get("sessionkey", ""))
             tran_id = "" if session is None else session.tran_id
-        return await notice_store.claim_fault(connection, Operation.QUERY, tran_id)
+        return await runtime.core.treatment(connection, NAME, Operation.QUERY, tran_id)
 
 
 #: Each of these makes a call of the shared address one about refunds.
@@ -218,7 +222,7 @@ async def query(runtime: Runtime, parameters: Mapping[str, str]) -> Json:
     tran_id, session_key = parameters.get("tran_id", ""), parameters.get("sessionkey", "")
     if not (tran_id or session_key) or parameters.get("format", "json") != "json":
         return answers.query_refused("INVALID_REQUEST")
-    async with runtime.database.connection() as connection:
+    async with runtime.core.database.connection() as connection:
         if tran_id:
             session = await store.find_session_of(connection, tran_id)
         else:
@@ -234,30 +238,34 @@ async def query(runtime: Runtime, parameters: Mapping[str, str]) -> Json:
 
 
 async def _attempt(
-    runtime: Runtime, connection: Connection, session: Session, wish: Status, now: datetime
+    runtime: Runtime, connection: Connection, session: Session, wish: str, now: datetime
 ) -> Decision:
     """Carry out one attempt on a locked, open session."""
-    scenario = scenario_of(session.price) if wish is Status.VALID else PLAIN
-    outcome = scenario.outcome if wish is Status.VALID else wish
-    fault = await notice_store.claim_fault(connection, Operation.NOTICE, session.tran_id)
-    fault = fault or scenario.notice
+    treatment = await runtime.core.treatment(connection, NAME, Operation.NOTICE, session.tran_id)
+    plan = treatment.plan
+    if wish == "paid" and plan is not None:
+        wish = plan.wish
+    scenario = scenario_of(session.price) if wish == "paid" else PLAIN
+    outcome = scenario.outcome if wish == "paid" else FATES[wish]
+    if wish == "late_success":
+        delay_seconds = DELAY_SECONDS[Behaviour.LATE] if plan is None else plan.late_seconds
+        await notice_store.insert_act(connection, NAME, session.tran_id, AT_LAST, delay_seconds)
+    fault = treatment.fault or scenario.notice or (plan.notice_fault if plan else None)
     element = _new_element(session, outcome, scenario, now)
     declined = None
-    if outcome is Status.VALID and fault and fault.behaviour is Behaviour.REORDERED:
+    if outcome is Status.VALID and fault and fault.behaviour == Behaviour.REORDERED:
         declined = _new_element(session, Status.FAILED, scenario, now)
         await store.insert_element(connection, session.session_key, declined)
     await store.insert_element(connection, session.session_key, element)
     if outcome is Status.VALID:
-        await store.insert_charge(connection, session.tran_id, element)
+        await ledger.insert_charge(connection, _charge(session, element))
     state = STATE_AFTER[outcome]
     await store.save_state(connection, session.session_key, state)
     if session.ipn_url:
         await _plan_notices(runtime, connection, session, element, fault)
         if declined is not None and fault is not None:
-            form = _notice_body(runtime, session, declined)
-            await notice_store.insert_notice(
-                connection, session, declined.status, form, fault.delay_seconds
-            )
+            message = _message(runtime, session, declined)
+            await notice_store.insert_notice(connection, message, fault.delay_seconds)
     log.info("attempt_ended", tran_id=session.tran_id, status=outcome.value)
     return Decision(replace(session, state=state), element, is_new=True)
 
@@ -270,21 +278,42 @@ async def _plan_notices(
     fault: Fault | None,
 ) -> None:
     behaviour = None if fault is None else fault.behaviour
-    if behaviour is Behaviour.NEVER:
+    if behaviour == Behaviour.NEVER:
         return
-    body = _notice_body(runtime, session, element, forged=behaviour is Behaviour.BADLY_SIGNED)
-    delay_seconds = fault.delay_seconds if fault and behaviour is Behaviour.LATE else 0.0
-    for _ in range(DUPLICATES if behaviour is Behaviour.DUPLICATE else 1):
-        await notice_store.insert_notice(connection, session, element.status, body, delay_seconds)
+    is_forged = behaviour in (Behaviour.BADLY_SIGNED, Behaviour.WRONG_SECRET)
+    message = _message(runtime, session, element, forged=is_forged)
+    delay_seconds = fault.delay_seconds if fault and behaviour == Behaviour.LATE else 0.0
+    for _ in range(DUPLICATES if behaviour == Behaviour.DUPLICATE else 1):
+        await notice_store.insert_notice(connection, message, delay_seconds)
 
 
-def _notice_body(
+def _message(
     runtime: Runtime, session: Session, element: Element, *, forged: bool = False
-) -> str:
+) -> Message:
     password = runtime.store_password.get_secret_value()
     if forged:
         password += " of another store"
-    return urlencode(answers.notice_form(session, element, password))
+    return Message(
+        gateway=NAME,
+        reference=session.tran_id,
+        status=element.status,
+        url=session.ipn_url,
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        body=urlencode(answers.notice_form(session, element, password)),
+    )
+
+
+def _charge(session: Session, element: Element) -> Charge:
+    return Charge(
+        gateway=NAME,
+        reference=session.tran_id,
+        gateway_payment_id=element.bank_tran_id,
+        charge=element.charge,
+        price=element.price,
+        charged_at=element.created_at,
+        val_id=element.val_id,
+        risk_level=element.risk_level,
+    )
 
 
 def _new_element(session: Session, status: Status, scenario: Scenario, now: datetime) -> Element:

@@ -1,18 +1,14 @@
-"""SQL of sessions, attempts to pay and the ledger, one typed function each.
-
-`notice_store.py` has that of notices and scripts.
-"""
+"""SQL of sessions and attempts to pay, one typed function each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import asyncpg
 
-from services.simulator.domain import (
+from services.simulator.sslcommerz.domain import (
     CHARGE_CURRENCY,
     Element,
     Session,
@@ -21,20 +17,6 @@ from services.simulator.domain import (
 )
 from shared.database import Connection
 from shared.money import Money
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """One line of the ledger: money that was really taken."""
-
-    tran_id: str
-    val_id: str
-    bank_tran_id: str
-    charge: Money
-    price: Money
-    risk_level: int
-    charged_at: datetime
-
 
 _INSERT_SESSION: Final = """
     INSERT INTO session (
@@ -242,68 +224,6 @@ _SAVE_VALIDATED: Final = """
 async def save_validated(connection: Connection, val_id: str, now: datetime) -> bool:
     """Note a validation; tell whether it is the first."""
     return await connection.fetchval(_SAVE_VALIDATED, val_id, now) is True
-
-
-_INSERT_CHARGE: Final = """
-    INSERT INTO charge (
-               tran_id, val_id, bank_tran_id, amount, currency, currency_amount, currency_type,
-               risk_level, charged_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-"""
-
-
-async def insert_charge(connection: Connection, tran_id: str, element: Element) -> None:
-    """Write into the ledger that money was taken."""
-    await connection.execute(
-        _INSERT_CHARGE,
-        tran_id,
-        element.val_id,
-        element.bank_tran_id,
-        element.charge.minor_units,
-        element.charge.currency,
-        element.price.minor_units,
-        element.price.currency,
-        element.risk_level,
-        element.created_at,
-    )
-
-
-_LIST_CHARGES: Final = """
-    SELECT tran_id, val_id, bank_tran_id, amount, currency, currency_amount, currency_type,
-           risk_level, charged_at
-      FROM charge
-     WHERE $1::text IS NULL OR tran_id = $1
-     ORDER BY id DESC
-     LIMIT $2
-"""
-
-
-async def list_charges(connection: Connection, tran_id: str | None, limit: int) -> Sequence[Charge]:
-    """Read the ledger, of one reference or whole, the newest line first."""
-    return [
-        Charge(
-            tran_id=row["tran_id"],
-            val_id=row["val_id"],
-            bank_tran_id=row["bank_tran_id"],
-            charge=Money(row["amount"], row["currency"]),
-            price=Money(row["currency_amount"], row["currency_type"]),
-            risk_level=row["risk_level"],
-            charged_at=row["charged_at"],
-        )
-        for row in await connection.fetch(_LIST_CHARGES, tran_id, limit)
-    ]
-
-
-_COUNT_CHARGES: Final = """
-    SELECT count(*) FROM charge WHERE $1::text IS NULL OR tran_id = $1
-"""
-
-
-async def count_charges(connection: Connection, tran_id: str | None) -> int:
-    """Count the lines of the ledger, of one reference or all."""
-    count = await connection.fetchval(_COUNT_CHARGES, tran_id)
-    assert isinstance(count, int)
-    return count
 
 
 def _session(row: asyncpg.Record) -> Session:

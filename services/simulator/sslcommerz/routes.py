@@ -9,23 +9,24 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from services.simulator import answers, checkout_page, faults, handlers, store
-from services.simulator.control import control_routes
-from services.simulator.domain import Behaviour, Status
-from services.simulator.handlers import Runtime
+from services.simulator import faults, pages
+from services.simulator.faults import Reply
+from services.simulator.sslcommerz import answers, checkout_page, handlers, store
+from services.simulator.sslcommerz.domain import PENDING
+from services.simulator.sslcommerz.handlers import Runtime
 from shared.errors import InvalidInputError, NotFoundError
 from shared.web.routes import Route, read_body
 
 FORM_FIELDS_MAX: Final = 100
 
 #: The buttons of the checkout page.
-ACTIONS: Final[Mapping[str, Status]] = MappingProxyType(
-    {"pay": Status.VALID, "fail": Status.FAILED, "cancel": Status.CANCELLED}
+ACTIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {"pay": "paid", "fail": "failed", "cancel": "cancelled"}
 )
 
 
-def simulator_routes(runtime: Runtime) -> list[Route]:
-    """Return every route of the simulator; none needs a key."""
+def protocol_routes(runtime: Runtime) -> list[Route]:
+    """Return the routes of the protocol; none needs a key."""
     merchant, customer = _Merchant(runtime), _Customer(runtime)
     query_path = "/validator/api/merchantTransIDvalidationAPI.php"
     return [
@@ -34,7 +35,6 @@ def simulator_routes(runtime: Runtime) -> list[Route]:
         Route("GET", query_path, merchant.query),
         Route("GET", "/EasyCheckOut/{session_key}", customer.see),
         Route("POST", "/EasyCheckOut/{session_key}/{action}", customer.act),
-        *control_routes(runtime),
     ]
 
 
@@ -46,27 +46,33 @@ class _Merchant:
 
     async def open_session(self, request: web.Request) -> web.StreamResponse:
         form = await _read_form(request)
-        fault = await handlers.session_fault(self._runtime, form)
-        return await faults.answer(
-            request, fault, lambda: handlers.open_session(self._runtime, form)
-        )
+        treatment = await handlers.session_treatment(self._runtime, form)
+
+        async def work() -> Reply:
+            return Reply(await handlers.open_session(self._runtime, form, treatment.plan))
+
+        return await faults.answer(request, treatment, work)
 
     async def validate(self, request: web.Request) -> web.StreamResponse:
         parameters = _parameters(request)
-        fault = await handlers.validation_fault(self._runtime, parameters.get("val_id", ""))
-        says_pending = fault is not None and fault.behaviour is Behaviour.PENDING
-        return await faults.answer(
-            request,
-            fault,
-            lambda: handlers.validate(self._runtime, parameters, says_pending=says_pending),
-        )
+        treatment = await handlers.validation_treatment(self._runtime, parameters.get("val_id", ""))
+
+        async def work() -> Reply:
+            says_pending = treatment.is_told(PENDING)
+            return Reply(
+                await handlers.validate(self._runtime, parameters, says_pending=says_pending)
+            )
+
+        return await faults.answer(request, treatment, work)
 
     async def query(self, request: web.Request) -> web.StreamResponse:
         parameters = _parameters(request)
-        fault = await handlers.query_fault(self._runtime, parameters)
-        return await faults.answer(
-            request, fault, lambda: handlers.query(self._runtime, parameters)
-        )
+        treatment = await handlers.query_treatment(self._runtime, parameters)
+
+        async def work() -> Reply:
+            return Reply(await handlers.query(self._runtime, parameters))
+
+        return await faults.answer(request, treatment, work)
 
 
 class _Customer:
@@ -77,11 +83,11 @@ class _Customer:
 
     async def see(self, request: web.Request) -> web.StreamResponse:
         """Show what is to be paid."""
-        async with self._runtime.database.connection() as connection:
+        async with self._runtime.core.database.connection() as connection:
             session = await store.find_session(connection, _session_key(request))
         if session is None:
-            return _page(checkout_page.unknown(), status=404)
-        return _page(checkout_page.checkout(session))
+            return pages.respond(pages.unknown(), status=404)
+        return pages.respond(checkout_page.checkout(session))
 
     async def act(self, request: web.Request) -> web.StreamResponse:
         """Do what a button says, and send the browser back to the merchant by a form.
@@ -90,15 +96,15 @@ class _Customer:
         """
         wish = ACTIONS.get(request.match_info["action"])
         if wish is None:
-            return _page(checkout_page.unknown(), status=404)
+            return pages.respond(pages.unknown(), status=404)
         try:
             decision = await handlers.decide(self._runtime, _session_key(request), wish)
         except NotFoundError:
-            return _page(checkout_page.unknown(), status=404)
+            return pages.respond(pages.unknown(), status=404)
         password = self._runtime.store_password.get_secret_value()
         fields = answers.notice_form(decision.session, decision.element, password)
         address = answers.callback_url(decision.session, decision.element)
-        return _page(checkout_page.way_back(address, fields, decision.element.status))
+        return pages.respond(checkout_page.way_back(address, fields, decision.element.status))
 
 
 async def _read_form(request: web.Request) -> dict[str, str]:
@@ -124,9 +130,3 @@ def _session_key(request: web.Request) -> str:
 def _parameters(request: web.Request) -> dict[str, str]:
     """Read the query string, without what PostgreSQL could not even compare with."""
     return {name: value for name, value in request.query.items() if value.isprintable()}
-
-
-def _page(html: str, *, status: int = 200) -> web.Response:
-    return web.Response(
-        text=html, status=status, content_type="text/html", headers={"Cache-Control": "no-store"}
-    )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-from services.simulator.domain import ERRORS, Element, Session, SessionState, Status
-from services.simulator.signing import sign
+from services.simulator.gateway import Json
+from services.simulator.sslcommerz.domain import ERRORS, Element, Session, SessionState, Status
+from services.simulator.sslcommerz.signing import sign
 from shared.money import Money
-
-Json: TypeAlias = dict[str, Any]
 
 #: Times on the wire carry no zone; Bangladesh has had no daylight saving since 2009.
 DHAKA: Final = timezone(timedelta(hours=6))

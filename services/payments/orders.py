@@ -1,0 +1,294 @@
+"""Starts payments: records what a caller wants, then asks the gateway for the money, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from opentelemetry.trace import SpanKind
+
+from services.payments import attempt_store, metrics, store
+from services.payments.attempt_store import StoredOrder
+from services.payments.domain.settlement import settle_start
+from services.payments.domain.state_machine import RESTING
+from services.payments.runtime import (
+    VERDICT_NAMES,
+    Runtime,
+    handle_in,
+    measure,
+    page_found,
+    success,
+)
+from services.payments.store import PaymentView
+from shared.contracts.base import Message
+from shared.database import Connection
+from shared.errors import (
+    GatewayRefusedError,
+    GatewayUnavailableError,
+    InvalidInputError,
+    NotFoundError,
+    SpendingLimitError,
+)
+from shared.gateways.interface import (
+    ActionRequired,
+    Checkout,
+    Customer,
+    Declined,
+    FailureKind,
+    Method,
+    Order,
+    Outcome,
+    Paid,
+    PaymentGateway,
+    Pending,
+    Unknown,
+    Wallet,
+)
+from shared.identifiers import is_id, new_id
+from shared.messaging import outbox
+from shared.messaging.envelope import Outgoing
+from shared.money import Money
+
+#: The only answer of a look-up after which an order may be begun anew.
+NOT_ATTEMPTED: Final = Pending("not_attempted")
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What a caller wants to be paid for; without a method the gateway's first one is taken."""
+
+    gateway: str
+    method: Method | None
+    amount: Money
+    customer: dict[str, str]
+    product: dict[str, str]
+    return_url: str | None
+    metadata: dict[str, str]
+
+
+async def create_payment(runtime: Runtime, payment_id: str, purchase: Purchase) -> PaymentView:
+    """Record a payment, ask the gateway for the money and return where the payment stands.
+
+    Repeated with the same id, it carries on: what was begun is returned, and the gateway is asked
+    anew only when it says that it knows of no try under the earlier reference.
+
+    Raises:
+        InvalidInputError: there is no such gateway, or it cannot take this order.
+        SpendingLimitError: the wallet must not spend as much.
+        GatewayRefusedError: the gateway would not begin; the payment has failed.
+        GatewayUnavailableError: the gateway did not say; the request may be repeated.
+    """
+    gateway = runtime.gateways.get(purchase.gateway)
+    if gateway is None:
+        raise InvalidInputError(
+            f"gateway must be one of {', '.join(sorted(runtime.gateways))}",
+            details={"gateway": "unknown"},
+        )
+    now = runtime.core.clock()
+    order = Order(
+        reference=new_id("att", now),
+        amount=purchase.amount,
+        method=purchase.method or _default_method(gateway),
+        customer=Customer(**purchase.customer),
+        product_name=purchase.product["name"],
+        started_at=now,
+    )
+    if isinstance(order.method, Wallet):
+        _require_within_limit(runtime, gateway, order)
+    if (refusal := gateway.refusal(order)) is not None:
+        raise InvalidInputError(refusal.problem, details={refusal.field: refusal.problem})
+    stored = await _record_order(runtime, payment_id, purchase, order)
+    if stored is not None:
+        await _start(runtime, gateway, stored)
+    return await read_payment(runtime, payment_id)
+
+
+def _default_method(gateway: PaymentGateway) -> Method:
+    methods = gateway.capabilities.methods
+    if methods[0] != "checkout":
+        problem = f"{gateway.name} takes {', '.join(methods)}, which need more than a type"
+        raise InvalidInputError(f"method: {problem}", details={"method": problem})
+    return Checkout()
+
+
+async def read_payment(runtime: Runtime, payment_id: str) -> PaymentView:
+    """Return a payment.
+
+    Raises:
+        NotFoundError: no payment has this id.
+    """
+    view = None
+    if is_id(payment_id, "pay"):  # Anything else may hold what PostgreSQL cannot encode.
+        async with runtime.core.database.connection() as connection:
+            view = await store.find_view(connection, payment_id)
+    if view is None:
+        raise NotFoundError(f"no payment has the id {payment_id[:40]!r}")
+    return view
+
+
+async def _record_order(
+    runtime: Runtime, payment_id: str, purchase: Purchase, order: Order
+) -> StoredOrder | None:
+    """Commit the payment with its first attempt; None when an earlier request did all there is."""
+    now = order.started_at
+    new = store.NewPayment(
+        id=payment_id,
+        gateway=purchase.gateway,
+        method=order.method,
+        amount=purchase.amount,
+        customer=purchase.customer,
+        product=purchase.product,
+        return_url=purchase.return_url,
+        metadata=purchase.metadata,
+        created_at=now,
+        expires_at=now + runtime.expires_after,
+        next_check_at=now + runtime.first_check_after,
+    )
+    async with runtime.core.database.transaction() as connection:
+        if await store.insert_payment(connection, new, order.reference):
+            payment = await store.lock_payment(connection, payment_id)
+            await store.insert_history(connection, payment, "created", now)
+            return await _record_attempt(
+                runtime, connection, purchase.gateway, order, payment_id=payment_id, number=1
+            )
+        last = await attempt_store.find_last_attempt(connection, payment_id)
+    assert last is not None, "a payment is committed with its first attempt"
+    return await _resume(runtime, last, purchase.gateway)
+
+
+async def _record_attempt(
+    runtime: Runtime,
+    connection: Connection,
+    gateway_name: str,
+    order: Order,
+    *,
+    payment_id: str,
+    number: int,
+) -> StoredOrder:
+    """Record an attempt, and what it spends of our own, before the gateway hears of it."""
+    if isinstance(order.method, Wallet):
+        await _spend(runtime, connection, gateway_name, order)
+    await attempt_store.insert_attempt(
+        connection,
+        reference=order.reference,
+        payment_id=payment_id,
+        number=number,
+        now=order.started_at,
+    )
+    # Read back, so that the first call is made from what every later one will be made from.
+    return (await attempt_store.find_orders(connection, [order.reference]))[order.reference]
+
+
+async def _spend(runtime: Runtime, connection: Connection, gateway_name: str, order: Order) -> None:
+    """Count the order to its day in the transaction that records it.
+
+    An attempt that ends unpaid is not taken off again: nothing then has to be right for the limit
+    to hold, and it errs on the safe side.
+    """
+    amount, allowed = order.amount, runtime.spending_limits[gateway_name].per_day
+    day = order.started_at.date()
+    if not await attempt_store.spend(connection, gateway_name, amount, day, allowed):
+        raise _over_limit(Money(allowed, amount.currency), "on one day")
+
+
+def _require_within_limit(runtime: Runtime, gateway: PaymentGateway, order: Order) -> None:
+    allowed = runtime.spending_limits[gateway.name].per_payment
+    if order.amount.minor_units > allowed:
+        raise _over_limit(Money(allowed, order.amount.currency), "at once")
+
+
+def _over_limit(limit: Money, when: str) -> SpendingLimitError:
+    problem = f"the wallet may pay {limit} {when} at most"
+    return SpendingLimitError(problem, details={"amount": problem})
+
+
+async def _resume(
+    runtime: Runtime, last: attempt_store.Attempt, gateway_name: str
+) -> StoredOrder | None:
+    """Carry on a request that was cut off: never a second try while the first may be one."""
+    if last.state not in {"started", "abandoned"}:
+        return None
+    if (await read_payment(runtime, last.payment_id)).payment.state in RESTING:
+        return None
+    async with runtime.core.database.connection() as connection:
+        stored = (await attempt_store.find_orders(connection, [last.reference]))[last.reference]
+    asked_at = runtime.core.clock()
+    outcome = await runtime.gateways[gateway_name].look_up(stored.order)
+    if isinstance(outcome, Unknown):
+        raise GatewayUnavailableError(
+            "the gateway does not say what became of the earlier try",
+            details={"paymentId": last.payment_id},
+        )
+    if outcome != NOT_ATTEMPTED:
+        await _record_outcome(runtime, stored, outcome, asked_at, None)
+        return None
+    now = runtime.core.clock()
+    order = replace(stored.order, reference=new_id("att", now), started_at=now, handle=None)
+    async with runtime.core.database.transaction() as connection:
+        await attempt_store.save_attempt(connection, last.reference, state="abandoned")
+        return await _record_attempt(
+            runtime,
+            connection,
+            gateway_name,
+            order,
+            payment_id=last.payment_id,
+            number=last.number + 1,
+        )
+
+
+async def _start(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder) -> None:
+    asked_at = runtime.core.clock()
+    with runtime.core.tracing.span(
+        "payments.start", kind=SpanKind.CLIENT, attributes={"payment": stored.payment_id}
+    ) as traceparent:
+        outcome = await gateway.start(stored.order)
+    await _record_outcome(runtime, stored, outcome, asked_at, traceparent)
+    metrics.CREATED.labels(gateway.name, VERDICT_NAMES[type(outcome)]).inc()
+    if isinstance(outcome, Declined) and outcome.kind is FailureKind.CONFIGURATION:
+        # Not even begun. What was begun and declined is no error: the payment says so.
+        raise GatewayRefusedError(
+            f"the gateway refused: {outcome.reason}", details={"paymentId": stored.payment_id}
+        )
+    if isinstance(outcome, Unknown):
+        raise GatewayUnavailableError(
+            f"the gateway did not answer ({outcome.reason}); repeat the request with the same key",
+            details={"paymentId": stored.payment_id},
+        )
+
+
+async def _record_outcome(
+    runtime: Runtime,
+    stored: StoredOrder,
+    outcome: Outcome,
+    asked_at: datetime,
+    traceparent: str | None,
+) -> None:
+    """Commit what an answer makes of the attempt and of its payment, and announce it."""
+    reference, now = stored.order.reference, runtime.core.clock()
+    async with runtime.core.database.transaction() as connection:
+        payment = await store.lock_payment(connection, stored.payment_id)
+        change = None
+        if payment.reference == reference or isinstance(outcome, Paid):
+            change = settle_start(payment, outcome, now=now)
+        message: Message | None = page_found(stored, outcome)
+        if change is not None and change.is_success:
+            message = success(change.payment, asked_at)
+        outgoing: list[Outgoing] = []
+        if change is not None:
+            announcements = {} if message is None else {payment.id: (message, traceparent)}
+            _, outgoing = await store.save_and_announce(connection, [change], announcements, now)
+        elif message is not None:
+            # A notice was faster than the answer and has decided more than it could.
+            outgoing = await outbox.append(connection, [(message, traceparent)])
+        if not isinstance(outcome, Unknown):
+            await attempt_store.save_attempt(
+                connection,
+                reference,
+                state="refused" if isinstance(outcome, Declined) and outcome.is_final else "open",
+                handle=handle_in(outcome),
+                checkout_url=outcome.url if isinstance(outcome, ActionRequired) else None,
+            )
+    runtime.core.publisher.publish(outgoing)
+    if change is not None:
+        measure(payment, change)

@@ -1,0 +1,1 @@
+"""SSLCommerz: sessions on a hosted page, validation, transaction query, refunds, signed notices."""

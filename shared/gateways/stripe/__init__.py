@@ -1,0 +1,1 @@
+"""Stripe: cards on and off session by PaymentIntents, through Stripe's own library."""
