@@ -125,9 +125,7 @@ def unsigning(url: str, clock: ManualClock, **changes: Any) -> tuple[X402Gateway
     return gateway, signer
 
 
-@pytest.mark.parametrize(
-    ("changes", "refusal"), REFUSED_ORDERS.values(), ids=REFUSED_ORDERS
-)
+@pytest.mark.parametrize(("changes", "refusal"), REFUSED_ORDERS.values(), ids=REFUSED_ORDERS)
 async def test_what_we_do_not_pay_is_refused_before_anything_is_signed(
     server: ScriptedServer,
     world: FakeWorld,
