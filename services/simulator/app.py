@@ -14,6 +14,7 @@ from services.simulator.core import Core
 from services.simulator.gateway import GatewaySimulator
 from services.simulator.settings import SimulatorSettings
 from services.simulator.sslcommerz.gateway import SslcommerzSimulator
+from services.simulator.stripe.gateway import StripeSimulator
 from shared.clock import system_clock
 from shared.database import Database
 from shared.migrations import Component
@@ -29,7 +30,7 @@ PARTITIONED_TABLES: Final[tuple[PartitionedTable, ...]] = ()
 
 def build_gateways(core: Core, settings: SimulatorSettings) -> Sequence[GatewaySimulator]:
     """Return every gateway there is."""
-    return (SslcommerzSimulator(core, settings),)
+    return (SslcommerzSimulator(core, settings), StripeSimulator(core, settings))
 
 
 @asynccontextmanager
