@@ -17,6 +17,7 @@ from shared.gateways.interface import NoticeReader, PaymentGateway
 from shared.gateways.registration import GatewayKeys, Registration, Surroundings
 from shared.gateways.sslcommerz.keys import REGISTRATION as SSLCOMMERZ
 from shared.gateways.stripe.keys import REGISTRATION as STRIPE
+from shared.gateways.x402.keys import REGISTRATION as X402
 from shared.settings import ServiceSettings
 
 REGISTRY: Final[Mapping[str, Registration[Any]]] = MappingProxyType(
@@ -25,6 +26,7 @@ REGISTRY: Final[Mapping[str, Registration[Any]]] = MappingProxyType(
         FAPSHI.name: FAPSHI,
         CAMPAY.name: CAMPAY,
         STRIPE.name: STRIPE,
+        X402.name: X402,
     }
 )
 

@@ -40,6 +40,7 @@ class FakeGateway:
     name: str = "sslcommerz"
     capabilities: Capabilities = EVERYTHING_IN_BDT
     orders: list[Order] = field(default_factory=list)
+    looked_up: list[Order] = field(default_factory=list)
     #: (operation, reference) of every question.
     questions: list[tuple[str, str]] = field(default_factory=list)
     #: Answers to the next orders; without one a page is opened.
@@ -77,11 +78,17 @@ class FakeGateway:
         """Take back the doubt about what was paid under a reference."""
         self._paid[reference] = [replace(paid, is_risky=False) for paid in self._paid[reference]]
 
-    def decline(self, reference: str, reason: str = "no funds", *, cancelled: bool = False) -> None:
+    def decline(
+        self,
+        reference: str,
+        reason: str = "no funds",
+        *,
+        cancelled: bool = False,
+        is_final: bool = False,
+    ) -> None:
         """Let the customer's try fail, or let them give up."""
-        self._declined[reference] = Declined(
-            reason, FailureKind.CANCELLED if cancelled else FailureKind.UNKNOWN_CODE
-        )
+        kind = FailureKind.CANCELLED if cancelled else FailureKind.UNKNOWN_CODE
+        self._declined[reference] = Declined(reason, kind, is_final=is_final)
 
     def refusal(self, order: Order) -> Refusal | None:
         return refusal_of(self.name, self.capabilities, order)
@@ -108,6 +115,7 @@ class FakeGateway:
 
     async def look_up(self, order: Order) -> Outcome:
         reference = order.reference
+        self.looked_up.append(order)
         if unknown := await self._ask("look_up", reference):
             return unknown
         if self.next_look_ups:

@@ -28,13 +28,13 @@ from shared.gateways.interface import (
     Outcome,
     Paid,
     Pending,
-    RefundFailed,
     RefundOrder,
     RefundOutcome,
     Refusal,
     Unknown,
     refusal_of,
 )
+from shared.gateways.sslcommerz.refunds import SslcommerzRefunds
 from shared.money import MINOR_UNITS_MAX, Money
 
 #: Hosts of the hosted page, beside the configured one (developer.sslcommerz.com, v4).
@@ -62,6 +62,7 @@ class SslcommerzGateway:
             "BDT": Limits(AMOUNT_MIN, AMOUNT_MAX),
             **dict.fromkeys(CONVERTED, Limits(1, MINOR_UNITS_MAX)),
         },
+        refunds=True,
     )
 
     def __init__(
@@ -73,6 +74,7 @@ class SslcommerzGateway:
         self._password = password
         self._public_url = public_url.rstrip("/")
         self._credentials = urlencode({"store_id": store_id, "store_passwd": password})
+        self._refunds = SslcommerzRefunds(client, self._credentials)
         observe = metrics.GATEWAY_REQUEST_SECONDS
         self._observe = {
             (operation, outcome): observe.labels(self.name, operation, outcome).observe
@@ -153,12 +155,12 @@ class SslcommerzGateway:
         return Unknown("not_supported")
 
     async def refund(self, order: RefundOrder) -> RefundOutcome:
-        """Say that this is not done."""
-        return RefundFailed("not_supported")
+        """Give money back; the same reference is the same refund."""
+        return await self._refunds.refund(order)
 
     async def look_up_refund(self, order: RefundOrder) -> RefundOutcome:
-        """Say that this is not done."""
-        return RefundFailed("not_supported")
+        """Ask what became of a refund."""
+        return await self._refunds.look_up_refund(order)
 
     async def close(self) -> None:
         """Close kept connections."""

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Final
 from pydantic import AwareDatetime, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from shared.gateways.registration import GatewayKeys, Registration, Surroundings
+from shared.gateways.registration import (
+    GatewayKeys,
+    Registration,
+    SpendingLimits,
+    Surroundings,
+)
 from shared.gateways.x402.networks import NETWORKS
 from shared.money import MINOR_UNITS_MAX
 
@@ -78,6 +83,10 @@ class X402Keys(GatewayKeys):
         if has_text == (self.x402_private_key_file is not None):
             raise ValueError("set either X402_PRIVATE_KEY or X402_PRIVATE_KEY_FILE")
         return self
+
+    def spending_limits(self) -> SpendingLimits:
+        """Return what the wallet may pay."""
+        return SpendingLimits(self.x402_max_per_payment, self.x402_max_per_day)
 
     def private_key(self) -> str:
         """Return the wallet's key from where it is kept.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +18,7 @@ from services.payments.settings import PaymentsSettings
 from shared.clock import Clock
 from shared.contracts.base import Message
 from shared.contracts.webhook import NoticeReceived
+from shared.gateways.registration import SpendingLimits
 from shared.identifiers import is_id
 from shared.messaging.receiver import Receiver
 from shared.process import Core, open_core
@@ -57,14 +58,22 @@ def payments_settings(database_url: str, redis_url: str) -> PaymentsSettings:
 
 @asynccontextmanager
 async def running_runtime(
-    database_url: str, redis_url: str, gateway: FakeGateway, clock: Clock
+    database_url: str,
+    redis_url: str,
+    gateway: FakeGateway,
+    clock: Clock,
+    spending_limits: Mapping[str, SpendingLimits] | None = None,
 ) -> AsyncIterator[Runtime]:
     """Open one process's runtime; several share the database."""
     settings = payments_settings(database_url, redis_url)
     async with open_core(service_settings(redis_url), "payments", database_url) as opened:
         core = replace(opened, clock=clock)
         async with open_runtime(core, settings) as runtime:
-            yield replace(runtime, gateways={gateway.name: gateway})
+            yield replace(
+                runtime,
+                gateways={gateway.name: gateway},
+                spending_limits=spending_limits or {gateway.name: SpendingLimits(0, 0)},
+            )
 
 
 @dataclass
@@ -156,10 +165,11 @@ async def running_payments(
     *,
     gateway: FakeGateway | None = None,
     clock: ManualClock | None = None,
+    spending_limits: Mapping[str, SpendingLimits] | None = None,
 ) -> AsyncIterator[Payments]:
     """Run the service's both sides; its background tasks are run by hand."""
     gateway, clock = gateway or FakeGateway(), clock or ManualClock()
-    async with running_runtime(database_url, redis_url, gateway, clock) as runtime:
+    async with running_runtime(database_url, redis_url, gateway, clock, spending_limits) as runtime:
         core = runtime.core
         routes = payment_routes(runtime, IdempotencyKeys(core.database, core.clock))
         receiver = Receiver(
