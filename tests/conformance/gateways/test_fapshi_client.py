@@ -5,7 +5,7 @@ The other side is a script of raw bytes, so that it can misbehave as no HTTP ser
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -97,7 +97,7 @@ async def gateway(server: ScriptedServer, clock: ManualClock) -> AsyncIterator[F
     assert_nothing_personal(lines, "secret")
 
 
-Call = Callable[[FapshiGateway], Awaitable[Outcome]]
+Call = Callable[[FapshiGateway], Coroutine[Any, Any, Outcome]]
 
 CALLS: dict[str, Call] = {
     "prompt": lambda gateway: gateway.start(PROMPT),
