@@ -13,9 +13,12 @@ import orjson
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_typed_data
+from hypothesis import given
+from hypothesis import strategies as st
 from x402.schemas.responses import SettleRequest
 from x402.schemas.v1 import PaymentPayloadV1, PaymentRequirementsV1
 
+from shared.gateways.http_client import HttpAnswer, HttpClient
 from shared.gateways.interface import (
     Declined,
     FailureKind,
@@ -24,6 +27,7 @@ from shared.gateways.interface import (
 )
 from shared.gateways.x402.client import X402Gateway
 from shared.gateways.x402.reasons import REFUSALS
+from tests.support.blocking import run_blocking
 from tests.support.clocks import ManualClock
 from tests.support.scripted_server import (
     Script,
@@ -380,3 +384,41 @@ async def test_nothing_is_settled_in_the_last_six_seconds_of_the_window_and_late
     world.then("/settle", settled())
 
     assert await look_up(gateway) == (PAID if is_open else Unknown("window_is_over"))
+
+
+class AnyFacilitator(HttpClient):
+    """Supports us, and answers the rest with whatever it was given."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self._body = body
+
+    async def get(self, target: str, headers: Any = None) -> HttpAnswer:
+        return HttpAnswer(200, orjson.dumps(supported()))
+
+    async def post(self, target: str, body: bytes, headers: Any) -> HttpAnswer:
+        return HttpAnswer(200, self._body)
+
+
+TEXTS = st.sampled_from([PAYER, RECIPIENT, TRANSACTION, "eip155:84532", "10000", *REFUSALS])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5) | TEXTS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=3,
+)
+MEMBERS = ["isValid", "invalidReason", "success", "errorReason", "payer", "transaction", "network"]
+ANSWERS = st.dictionaries(st.sampled_from([*MEMBERS, "amount"]), VALUES)
+
+
+@given(st.binary(max_size=100) | ANSWERS.map(orjson.dumps))
+def test_any_answer_becomes_an_outcome_and_money_only_in_its_own_words(body: bytes) -> None:
+    gateway = gateway_at("http://127.0.0.1:1", ManualClock(STARTED_AT))
+    gateway._facilitator._calls._client = AnyFacilitator(body)
+
+    started = run_blocking(gateway.start(order()))
+    looked_up = run_blocking(gateway.look_up(order()))
+
+    assert started == PAID or not isinstance(started, Paid)
+    assert not isinstance(started, Declined) or b'"isValid":false' in body
+    assert looked_up == PAID or isinstance(looked_up, Unknown)
+    assert looked_up != PAID or b'"success":true' in body
