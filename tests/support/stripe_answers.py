@@ -68,7 +68,7 @@ def gateway_at(base_url: str, clock: ManualClock | None = None) -> StripeGateway
     return StripeGateway(surroundings, base_url=base_url, secret_key=SECRET_KEY, is_live=False)
 
 
-def intent(status: str = "succeeded", **changes: Any) -> dict[str, Any]:
+def intent(status: object = "succeeded", **changes: Any) -> dict[str, Any]:
     """Return an intent of that order as Stripe shows it."""
     return {
         "id": INTENT,

@@ -154,7 +154,7 @@ def _failure(error: stripe.StripeError) -> StripeCallError:
     body: Any = error.json_body
     fields = body.get("error") if isinstance(body, Mapping) else None
     if not isinstance(fields, Mapping):
-        return _no_result(status, "")
+        return StripeCallError("unreadable_answer")
     kind, code = word(fields.get("type")), word(fields.get("code"))
     if status == HTTPStatus.PAYMENT_REQUIRED and kind == "card_error":
         return CardDeclinedError(fields)

@@ -67,7 +67,7 @@ class StripeRefunds:
             return await self._find(order, error.reason)
         except StripeCallError as error:
             return await self._after(error, order)
-        return _read(refund, order)
+        return read_refund(refund, order)
 
     async def look_up_refund(self, order: RefundOrder) -> RefundOutcome:
         """Ask what became of a refund; without its id the same call is made again."""
@@ -85,7 +85,7 @@ class StripeRefunds:
             refund = await self._calls.retrieve_refund(handle)
         except StripeCallError as error:
             return Unknown(error.reason)
-        return _read(refund, order)
+        return read_refund(refund, order)
 
     async def _after(self, error: StripeCallError, order: RefundOrder) -> RefundOutcome:
         """Look at the list when the same call would fail alike for a day."""
@@ -102,7 +102,7 @@ class StripeRefunds:
             return Unknown("unreadable_list")
         for refund in refunds:
             if isinstance(refund, dict) and own_reference(refund) == order.reference:
-                return _read(refund, order)
+                return read_refund(refund, order)
         if may_be_known(order.started_at, self._clock()):
             return Unknown(doubt)
         return RefundFailed("never_reached_stripe")
@@ -123,7 +123,8 @@ def _parameters(order: RefundOrder) -> RefundCreateParams:
     }
 
 
-def _read(refund: Mapping[str, Any], order: RefundOrder) -> RefundOutcome:
+def read_refund(refund: Mapping[str, Any], order: RefundOrder) -> RefundOutcome:
+    """Return what became of an order to give money back; all that identifies it must be exact."""
     handle = word(refund.get("id"))
     if refund.get("object") != "refund" or _REFUND_ID.fullmatch(handle) is None:
         return Unknown("unreadable_answer")

@@ -7,7 +7,6 @@ It also falls over JSON of an unexpected shape (`AttributeError`), so that is re
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -74,6 +73,8 @@ class StripeTransport(stripe.HTTPClient):
     ) -> tuple[bytes, int, Mapping[str, str]]:
         """Send one request and read its whole answer.
 
+        A GET whose connection ends without a byte is sent once more by aiohttp: it changes nothing.
+
         Raises:
             StripeCallError: no readable answer.
         """
@@ -105,7 +106,7 @@ class StripeTransport(stripe.HTTPClient):
         if self._opened is None:
             self._opened = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    ssl=ssl.create_default_context(),
+                    ssl=True,  # Verified against the system's authorities.
                     limit=self._connections_max,
                     keepalive_timeout=IDLE_SECONDS,
                 ),
