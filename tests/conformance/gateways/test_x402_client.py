@@ -23,6 +23,7 @@ from shared.gateways.interface import (
     Declined,
     FailureKind,
     Outcome,
+    Paid,
     Unknown,
 )
 from shared.gateways.x402.client import X402Gateway
