@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from services.simulator import fates, notice_store
 from services.simulator.behaviours import Fault
-from services.simulator.profiles import Plan, call_fault, plan_of
+from services.simulator.profiles import Plan, Profile, call_fault, plan_of
 from shared.clock import Clock
 from shared.database import Connection, Database
 
@@ -28,6 +28,8 @@ class Treatment:
 
     fault: Fault | None = None
     plan: Plan | None = None
+    #: The profile in force, whether or not it has decided about this payment.
+    profile: Profile | None = None
 
     def is_told(self, behaviour: str) -> bool:
         """Tell whether the fault is this one."""
@@ -79,7 +81,7 @@ class Core:
             plan = plan_of(claimed.profile, gateway, reference)
             if await fates.insert_fate(connection, gateway, reference, plan):
                 fault = fault or call_fault(claimed.profile, plan.fate)
-        return Treatment(fault, plan)
+        return Treatment(fault, plan, claimed.profile)
 
     async def let_customer_act(
         self, connection: Connection, gateway: str, reference: str, plan: Plan | None

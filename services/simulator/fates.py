@@ -163,6 +163,19 @@ async def insert_fate(connection: Connection, gateway: str, reference: str, plan
     return inserted is True
 
 
+_CLAIM_FIRST_CALL: Final = """
+    INSERT INTO first_call (gateway, reference)
+    VALUES ($1, $2)
+        ON CONFLICT DO NOTHING
+ RETURNING true
+"""
+
+
+async def claim_first_call(connection: Connection, gateway: str, reference: str) -> bool:
+    """Tell whether a payment's first call may still be spoilt by a magic number; once only."""
+    return await connection.fetchval(_CLAIM_FIRST_CALL, gateway, reference) is True
+
+
 _LIST_FATES: Final = """
     SELECT reference, fate, notice_fate, latency_seconds, late_seconds, customer_acts, recorded_at
       FROM fate

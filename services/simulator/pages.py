@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
+import orjson
 from aiohttp import web
 
 _STYLE: Final = """
@@ -58,6 +59,56 @@ def page(title: str, body: str, *, layout: str = "narrow") -> str:
 """
 
 
+def payment(
+    *,
+    title: str,
+    amount: str,
+    facts: Iterable[tuple[str, str]],
+    buttons: Iterable[tuple[str, str, str]],
+    hint: str = "",
+) -> str:
+    """Show what is to be paid.
+
+    Args:
+        title: What it is for; like all of these, text and not HTML.
+        amount: With its currency.
+        facts: What is known about it: names and values.
+        buttons: Label, address of the form, and one of the classes `go`, `stop` and empty.
+        hint: A line below the buttons.
+    """
+    terms = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
+    forms = "\n".join(
+        f'<form method="post" action="{escape(address)}">'
+        f'<button class="{escape(kind)}">{escape(label)}</button></form>'
+        for label, address, kind in buttons
+    )
+    return page(
+        f"Pay {escape(amount)}",
+        f"""
+<h1>{escape(title)}</h1>
+<p class="amount">{escape(amount)}</p>
+<dl>
+{terms}
+</dl>
+{forms}
+<p><small>{escape(hint)}</small></p>
+{NO_MONEY}""",
+    )
+
+
+def done(verdict: str, address: str) -> str:
+    """Say what came of it, and send the browser back to the merchant if there is an address."""
+    back = ""
+    if address:
+        # JSON inside a script must not hold the end of the script.
+        script = orjson.dumps(address).decode().replace("<", "\\u003c")
+        back = f"""
+<p>You are being sent back to the shop.</p>
+<p><a href="{escape(address)}">Return to the shop</a></p>
+<script>location.replace({script})</script>"""
+    return page(escape(verdict), f"<h1>{escape(verdict)}</h1>{back}")
+
+
 def respond(html: str, *, status: int = 200) -> web.Response:
     """Answer with a page."""
     return web.Response(
@@ -70,6 +121,11 @@ def unknown() -> str:
     return page(
         "Not found", "<h1>Nothing to pay here</h1><p>This address belongs to no open order.</p>"
     )
+
+
+def refused(reason: str) -> str:
+    """Say why a button did nothing."""
+    return page("Nothing happened", f"<h1>Nothing happened</h1><p>{escape(reason)}</p>")
 
 
 def overview(sections: Iterable[str]) -> str:

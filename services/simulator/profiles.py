@@ -10,9 +10,9 @@ from enum import StrEnum
 from functools import lru_cache
 from statistics import NormalDist
 from types import MappingProxyType
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from services.simulator.behaviours import Behaviour, Fault, fault
@@ -63,6 +63,9 @@ CALL_FAULTS: Final[Mapping[Fate, Behaviour]] = MappingProxyType(
     }
 )
 
+#: The wish of a customer who does nothing, even where somebody presses Pay.
+NEVER_CONFIRMS: Final = "never_confirms"
+
 #: What a customer who wants to pay ends up doing, by fate; for the other fates, `paid`.
 WISHES: Final[Mapping[Fate, str]] = MappingProxyType(
     {
@@ -70,6 +73,7 @@ WISHES: Final[Mapping[Fate, str]] = MappingProxyType(
         Fate.INSUFFICIENT_FUNDS: "insufficient_funds",
         Fate.LATE_SUCCESS: "late_success",
         Fate.EXPIRED: "expired",
+        Fate.NEVER_CONFIRMS: NEVER_CONFIRMS,
     }
 )
 
@@ -104,6 +108,12 @@ class Latency(_Body):
     p50: Annotated[float, Field(gt=0, le=60_000)]
     p99: Annotated[float, Field(gt=0, le=60_000)]
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.p99 < self.p50:
+            raise ValueError("p99 is below p50")
+        return self
+
 
 class Profile(_Body):
     """Shares in per cent of each fate; what is left is paid, with its notice on time.
@@ -117,6 +127,8 @@ class Profile(_Body):
     notices: Annotated[dict[NoticeFate, Percent], AfterValidator(_at_most_all)] = {}
     latency_ms: Latency | None = None
     customers_act: bool = False
+    #: Whether gateways keep their limits on reads of a status.
+    limits_reads: bool = False
     timeout_seconds: Annotated[float, Field(ge=0, le=600)] = 30.0
     slow_seconds: Annotated[float, Field(ge=0, le=600)] = 2.0
     late_seconds: Annotated[float, Field(ge=0, le=600)] = 20.0

@@ -23,6 +23,15 @@ class SimulatorSettings(ServiceSettings):
     #: `/webhooks/<gateway>`. Without it, `PUBLIC_URL`.
     notice_url: str | None = Field(default=None, alias="SIMULATOR_NOTICE_URL")
 
+    #: How long a link of Fapshi or Campay lives, and how long a phone waits for an answer. The
+    #: latter is documented by neither.
+    link_seconds: int = Field(default=24 * 3600, ge=1, alias="SIMULATOR_LINK_SECONDS")
+    prompt_seconds: int = Field(default=600, ge=1, alias="SIMULATOR_PROMPT_SECONDS")
+    #: Reads of one transaction's status that Fapshi answers in a minute; 0 is no limit.
+    fapshi_reads_per_minute: int = Field(default=6, ge=0, alias="SIMULATOR_FAPSHI_READS_PER_MINUTE")
+    #: Whether Fapshi's support has switched on prompts for the account.
+    fapshi_direct_pay: bool = Field(default=True, alias="SIMULATOR_FAPSHI_DIRECT_PAY")
+
     sslcommerz_store_id: str = Field(default="sluice_demo", alias="SSLCOMMERZ_STORE_ID")
     sslcommerz_store_password: SecretStr = Field(
         default=SecretStr("sluice_demo_password"), alias="SSLCOMMERZ_STORE_PASSWORD"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from services.simulator.gateway import Json
-from services.simulator.sslcommerz.domain import ERRORS, Element, Session, SessionState, Status
+from services.simulator.sslcommerz.domain import (
+    ERRORS,
+    Element,
+    Refund,
+    RefundState,
+    Session,
+    SessionState,
+    Status,
+)
 from services.simulator.sslcommerz.signing import sign
 from shared.money import Money
 
@@ -138,12 +146,56 @@ def query_refused(api_connect: str) -> Json:
     return {"APIConnect": api_connect, "no_of_trans_found": 0, "element": []}
 
 
-def refunds_unsupported() -> Json:
-    """Answer a refund or a question about one."""
+def refund_started(refund: Refund, status: str) -> Json:
+    """Answer a call for a refund: `success` when it is new, `processing` when it is known."""
     return {
-        "APIConnect": "INVALID_REQUEST",
+        "APIConnect": "DONE",
+        "bank_tran_id": refund.bank_tran_id,
+        "trans_id": refund.tran_id,
+        "refund_ref_id": refund.refund_ref_id,
+        "status": status,
+        "errorReason": "",
+    }
+
+
+def refund_refused(parameters: Mapping[str, str], reason: str) -> Json:
+    """Answer a call for a refund that is not going to be made."""
+    return {
+        "APIConnect": "DONE",
+        "bank_tran_id": parameters.get("bank_tran_id", ""),
+        "trans_id": "",
+        "refund_ref_id": "",
         "status": "failed",
-        "errorReason": "This simulator does not support refunds.",
+        "errorReason": f"Invalid Information! {reason}",
+    }
+
+
+def refund_told(refund: Refund) -> Json:
+    """Answer a question about a refund."""
+    refunded_on = refund.ended_on if refund.state is RefundState.REFUNDED else None
+    return {
+        "APIConnect": "DONE",
+        "bank_tran_id": refund.bank_tran_id,
+        "tran_id": refund.tran_id,
+        "refund_ref_id": refund.refund_ref_id,
+        "initiated_on": _text_of(refund.initiated_on),
+        "refunded_on": _text_of(refunded_on) if refunded_on else "",
+        "status": refund.state.value,
+        "errorReason": "",
+    }
+
+
+def no_refund(refund_ref_id: str) -> Json:
+    """Answer a question about an unknown refund."""
+    return {
+        "APIConnect": "DONE",
+        "bank_tran_id": "",
+        "tran_id": "",
+        "refund_ref_id": refund_ref_id,
+        "initiated_on": "",
+        "refunded_on": "",
+        "status": "",
+        "errorReason": "Invalid Information! 'refund_ref_id' is not known.",
     }
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from services.simulator import pages
 from services.simulator.sslcommerz.domain import (
     MAGIC,
+    MAGIC_REFUNDS,
     PLAIN,
     Session,
     SessionState,
@@ -72,10 +73,16 @@ def overview() -> str:
     """Tell a person which amounts are magic."""
     rows = [("any other", PLAIN.description)]
     rows += [(f"….{decimals:02d}", each.description) for decimals, each in sorted(MAGIC.items())]
+    refunds = [
+        (f"….{decimals:02d}", "refused" if end is None else f"stays or becomes {end}")
+        for decimals, end in sorted(MAGIC_REFUNDS.items())
+    ]
     return f"""
 <h2>SSLCommerz</h2>
 <p>The decimals of an amount choose what happens when the customer presses Pay.</p>
-{pages.table(("Amount", "What happens"), rows)}"""
+{pages.table(("Amount", "What happens"), rows)}
+<p>The decimals of a refund choose how it ends; any other is refunded at the second question.</p>
+{pages.table(("Refund", "What happens"), refunds)}"""
 
 
 def _buttons(session: Session) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
@@ -130,12 +130,41 @@ class Element:
     validated_at: datetime | None = None
 
 
+class RefundState(StrEnum):
+    """How far a refund is, in the words of the protocol."""
+
+    PROCESSING = "processing"
+    REFUNDED = "refunded"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """Money on its way back; `asked` is how often the merchant has asked about it."""
+
+    refund_ref_id: str
+    refund_trans_id: str
+    bank_tran_id: str
+    tran_id: str
+    amount: Money
+    state: RefundState
+    asked: int
+    initiated_on: datetime
+    ended_on: datetime | None
+
+    def ended(self, state: RefundState, now: datetime) -> Refund:
+        """Return the refund after its end."""
+        return replace(self, state=state, ended_on=now)
+
+
 class Operation(StrEnum):
     """What can be made to misbehave."""
 
     SESSION = "session"
     VALIDATE = "validate"
     QUERY = "query"
+    REFUND = "refund"
+    REFUND_QUERY = "refund_query"
     NOTICE = "notice"
 
 
@@ -148,6 +177,8 @@ BEHAVIOURS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         Operation.SESSION: OF_CALLS,
         Operation.VALIDATE: OF_CALLS | {PENDING},
         Operation.QUERY: OF_CALLS,
+        Operation.REFUND: OF_CALLS,
+        Operation.REFUND_QUERY: OF_CALLS,
         Operation.NOTICE: OF_NOTICES,
     }
 )
@@ -231,6 +262,18 @@ MAGIC: Final[Mapping[int, Scenario]] = MappingProxyType(
         ),
     }
 )
+
+
+#: The magic amounts of refunds: their two decimals, and how such a refund ends; null if it is
+#: refused at once. None of them is a magic amount of payments.
+MAGIC_REFUNDS: Final[Mapping[int, RefundState | None]] = MappingProxyType(
+    {21: None, 22: RefundState.CANCELLED, 23: RefundState.PROCESSING}
+)
+
+
+def refund_end(amount: Money) -> RefundState | None:
+    """Return how a refund ends, or None if it is refused."""
+    return MAGIC_REFUNDS.get(amount.minor_units % 100, RefundState.REFUNDED)
 
 
 def scenario_of(price: Money) -> Scenario:

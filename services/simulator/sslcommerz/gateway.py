@@ -8,7 +8,7 @@ from typing import Final
 from services.simulator.core import Core
 from services.simulator.gateway import Json
 from services.simulator.settings import SimulatorSettings
-from services.simulator.sslcommerz import answers, checkout_page, handlers, store
+from services.simulator.sslcommerz import answers, checkout_page, handlers, refund_store, store
 from services.simulator.sslcommerz.domain import BEHAVIOURS, FATES, NAME, Element, Session, Status
 from services.simulator.sslcommerz.handlers import Runtime
 from services.simulator.sslcommerz.routes import protocol_routes
@@ -67,6 +67,7 @@ class SslcommerzSimulator:
             return None
         async with self._runtime.core.database.connection() as connection:
             elements = await store.list_elements(connection, session.session_key)
+            refunds = await refund_store.list_refunds(connection, session.tran_id)
         return {
             "reference": session.tran_id,
             "sessionKey": session.session_key,
@@ -78,6 +79,17 @@ class SslcommerzSimulator:
             "createdAt": session.created_at,
             "expiresAt": session.expires_at,
             "elements": [_render_element(element) for element in elements],
+            "refunds": [
+                {
+                    "refundTransId": refund.refund_trans_id,
+                    "refundRefId": refund.refund_ref_id,
+                    "amount": refund.amount.minor_units,
+                    "state": refund.state,
+                    "initiatedAt": refund.initiated_on,
+                    "endedAt": refund.ended_on,
+                }
+                for refund in refunds
+            ],
         }
 
     async def end_lapsed(self) -> int:

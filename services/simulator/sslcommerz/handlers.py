@@ -20,7 +20,7 @@ from services.simulator.core import Core, Treatment
 from services.simulator.gateway import LAPSED_MAX, Json
 from services.simulator.ledger import Charge
 from services.simulator.notice_store import Message
-from services.simulator.profiles import AT_LAST, Plan
+from services.simulator.profiles import AT_LAST, NEVER_CONFIRMS, Plan
 from services.simulator.sslcommerz import answers, store
 from services.simulator.sslcommerz.answers import DHAKA
 from services.simulator.sslcommerz.domain import (
@@ -43,7 +43,7 @@ from services.simulator.sslcommerz.session_request import (
     read_session_request,
 )
 from shared.database import Connection
-from shared.errors import NotFoundError
+from shared.errors import ConflictError, NotFoundError
 from shared.money import Money
 
 log = structlog.get_logger()
@@ -134,6 +134,7 @@ async def decide(runtime: Runtime, session_key: str, wish: str) -> Decision:
 
     Raises:
         NotFoundError: there is no such session.
+        ConflictError: the recorded fate is that the customer does nothing.
     """
     now = runtime.core.clock()
     async with runtime.core.database.transaction() as connection:
@@ -209,16 +210,10 @@ async def query_treatment(runtime: Runtime, parameters: Mapping[str, str]) -> Tr
         return await runtime.core.treatment(connection, NAME, Operation.QUERY, tran_id)
 
 
-#: Each of these makes a call of the shared address one about refunds.
-_REFUND_PARAMETERS: Final = ("bank_tran_id", "refund_trans_id", "refund_amount", "refund_ref_id")
-
-
 async def query(runtime: Runtime, parameters: Mapping[str, str]) -> Json:
     """Tell what is known about a `tran_id` or a `sessionkey`."""
     if not runtime.knows(parameters):
         return answers.query_refused("FAILED")
-    if any(parameters.get(name) for name in _REFUND_PARAMETERS):
-        return answers.refunds_unsupported()
     tran_id, session_key = parameters.get("tran_id", ""), parameters.get("sessionkey", "")
     if not (tran_id or session_key) or parameters.get("format", "json") != "json":
         return answers.query_refused("INVALID_REQUEST")
@@ -240,11 +235,17 @@ async def query(runtime: Runtime, parameters: Mapping[str, str]) -> Json:
 async def _attempt(
     runtime: Runtime, connection: Connection, session: Session, wish: str, now: datetime
 ) -> Decision:
-    """Carry out one attempt on a locked, open session."""
+    """Carry out one attempt on a locked, open session.
+
+    Raises:
+        ConflictError: the recorded fate is that the customer does nothing.
+    """
     treatment = await runtime.core.treatment(connection, NAME, Operation.NOTICE, session.tran_id)
     plan = treatment.plan
     if wish == "paid" and plan is not None:
         wish = plan.wish
+    if wish == NEVER_CONFIRMS:
+        raise ConflictError("this customer never pays", details={"state": session.state})
     scenario = scenario_of(session.price) if wish == "paid" else PLAIN
     outcome = scenario.outcome if wish == "paid" else FATES[wish]
     if wish == "late_success":

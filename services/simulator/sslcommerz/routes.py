@@ -11,10 +11,10 @@ from aiohttp import web
 
 from services.simulator import faults, pages
 from services.simulator.faults import Reply
-from services.simulator.sslcommerz import answers, checkout_page, handlers, store
+from services.simulator.sslcommerz import answers, checkout_page, handlers, refunds, store
 from services.simulator.sslcommerz.domain import PENDING
 from services.simulator.sslcommerz.handlers import Runtime
-from shared.errors import InvalidInputError, NotFoundError
+from shared.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.web.routes import Route, read_body
 
 FORM_FIELDS_MAX: Final = 100
@@ -67,10 +67,22 @@ class _Merchant:
 
     async def query(self, request: web.Request) -> web.StreamResponse:
         parameters = _parameters(request)
+        if any(parameters.get(name) for name in refunds.PARAMETERS):
+            return await self._refund(request, parameters)
         treatment = await handlers.query_treatment(self._runtime, parameters)
 
         async def work() -> Reply:
             return Reply(await handlers.query(self._runtime, parameters))
+
+        return await faults.answer(request, treatment, work)
+
+    async def _refund(
+        self, request: web.Request, parameters: Mapping[str, str]
+    ) -> web.StreamResponse:
+        treatment = await refunds.treatment(self._runtime, parameters)
+
+        async def work() -> Reply:
+            return Reply(await refunds.answer(self._runtime, parameters))
 
         return await faults.answer(request, treatment, work)
 
@@ -101,6 +113,8 @@ class _Customer:
             decision = await handlers.decide(self._runtime, _session_key(request), wish)
         except NotFoundError:
             return pages.respond(pages.unknown(), status=404)
+        except ConflictError as error:
+            return pages.respond(pages.refused(error.message), status=409)
         password = self._runtime.store_password.get_secret_value()
         fields = answers.notice_form(decision.session, decision.element, password)
         address = answers.callback_url(decision.session, decision.element)

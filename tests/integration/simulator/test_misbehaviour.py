@@ -260,7 +260,7 @@ async def test_a_scripted_notice_behaves_as_told(simulator: Simulator) -> None:
     [
         {"operation": "validate", "behaviour": "late"},
         {"operation": "notice", "behaviour": "html"},
-        {"operation": "refund", "behaviour": "error"},
+        {"operation": "payout", "behaviour": "error"},
         {"operation": "query", "behaviour": "error", "times": 0},
         {"operation": "query", "behaviour": "slow", "delaySeconds": -1},
         {"operation": "query", "behaviour": "error", "reference": "a\0"},

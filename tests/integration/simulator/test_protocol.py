@@ -9,14 +9,14 @@ import pytest
 
 from services.simulator import fates, ledger, notice_store
 from services.simulator.settings import SimulatorSettings
-from services.simulator.sslcommerz import store
+from services.simulator.sslcommerz import refund_store, store
 from services.simulator.sslcommerz.signing import sign
 from tests.integration.simulator.world import SESSION_PATH, Simulator
 from tests.unit.simulator.forms import PASSWORD, session_form
 
 QUERIES = [
     pytest.param(text, id=f"{module.__name__}.{name}")
-    for module in (fates, ledger, notice_store, store)
+    for module in (fates, ledger, notice_store, refund_store, store)
     for name, text in vars(module).items()
     if name.lstrip("_").isupper() and isinstance(text, str) and " " in text
 ]
@@ -225,16 +225,8 @@ async def test_every_attempt_is_found_by_reference_and_the_last_by_session(
             {"APIConnect": "FAILED", "no_of_trans_found": 0, "element": []},
         ),
         ({}, {"APIConnect": "INVALID_REQUEST", "no_of_trans_found": 0, "element": []}),
-        (
-            {"bank_tran_id": "x", "refund_amount": "1.00", "refund_trans_id": "r"},
-            {
-                "APIConnect": "INVALID_REQUEST",
-                "status": "failed",
-                "errorReason": "This simulator does not support refunds.",
-            },
-        ),
     ],
-    ids=["unknown reference", "unknown session", "wrong password", "nothing asked", "refund"],
+    ids=["unknown reference", "unknown session", "wrong password", "nothing asked"],
 )
 async def test_a_query_that_finds_nothing_says_why(
     simulator: Simulator, parameters: dict[str, str], answer: dict[str, object]

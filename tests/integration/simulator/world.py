@@ -118,7 +118,7 @@ class Simulator:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, status: int = 0
     ) -> Any:
         """Use the control API; return the data, or the error when a status is expected."""
-        address = f"{self.url}{CONTROL_PATH}/{path}"
+        address = f"{self.url}{'/simulator' if path == 'profile' else CONTROL_PATH}/{path}"
         async with self.client.request(method, address, json=body) as response:
             answer = await response.json()
             if status:
@@ -146,14 +146,15 @@ class Simulator:
 
         return await eventually(all_sent)
 
-    async def execute(self, statement: str) -> Any:
+    async def execute(self, statement: str, *arguments: Any) -> Any:
         """Change or read the simulator's database from outside; return the first value."""
         connection = await asyncpg.connect(
             self.settings.database_url, server_settings={"search_path": "simulator"}
         )
-        value = await connection.fetchval(statement)
-        await connection.close()
-        return value
+        try:
+            return await connection.fetchval(statement, *arguments)
+        finally:
+            await connection.close()
 
 
 @asynccontextmanager
