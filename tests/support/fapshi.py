@@ -19,7 +19,7 @@ HANDLE = "Ab3dE6gH"
 OTHER = "Zy9xW7vU"
 
 TIMEOUT_SECONDS = 0.2
-VISIBLE_AFTER = timedelta(seconds=60)
+CERTAIN_AFTER = timedelta(seconds=75)
 
 #: A transaction of 5,000 XAF, as documented.
 TRANSACTION: dict[str, Any] = {
@@ -59,7 +59,7 @@ def fapshi_with(client: HttpClient, base_url: str, clock: ManualClock) -> Fapshi
         public_url=PUBLIC_URL,
         api_user=API_USER,
         api_key=API_KEY,
-        visible_after=VISIBLE_AFTER,
+        certain_after=CERTAIN_AFTER,
         clock=clock,
     )
 

@@ -74,8 +74,9 @@ class CampayGateway:
 
     Args:
         credentials: A permanent token, or a user name and a password to get tokens with.
-        visible_after: Age from which a transaction that is not in the history does not exist.
-            Neither when one gets there nor how long a prompt can be answered is documented.
+        timeout_seconds: Longest time of one call, the renewal of its token included.
+        visible_after: How long after that a prompt that is not in the history does not exist.
+            Neither when one gets there nor how long it can be answered is documented.
     """
 
     name = "campay"
@@ -104,7 +105,7 @@ class CampayGateway:
         )
         self._public_url = public_url
         self._pages = PageHosts(_OWN_DOMAIN, base_url, public_url)
-        self._timeout_seconds = timeout_seconds
+        self._call_max = timedelta(seconds=timeout_seconds)
         self._visible_after = visible_after
         self._clock = clock
 
@@ -199,8 +200,9 @@ class CampayGateway:
     async def _find(self, order: Order, *, is_prompt: bool) -> Outcome:
         """Search the history, which knows no `external_reference`, for our description.
 
-        Rows only say which transaction to read. None is no proof until `visible_after`: whether
-        one that still waits for the customer is listed is not documented.
+        Rows only say which transaction to read. That there is none proves nothing about a prompt
+        for a while: whether one that still waits for the customer is listed is not documented. A
+        page that is not listed may exist, but nobody can pay there: its address was lost.
         """
         now = self._clock()
         started_on = order.started_at.date()
@@ -213,7 +215,8 @@ class CampayGateway:
         answer = await self._call("history", "/api/history/", days)
         statuses = transactions_of(answer.fields(), order.reference)
         if not statuses:
-            is_early = now - order.started_at < self._visible_after
+            certain_after = self._call_max + (self._visible_after if is_prompt else timedelta(0))
+            is_early = now - order.started_at < certain_after
             return Unknown("not_visible_yet") if is_early else Pending("not_attempted")
         paid = [handle for handle, status in statuses.items() if status == "SUCCESSFUL"]
         live = [handle for handle, status in statuses.items() if status != "FAILED"]
@@ -244,7 +247,7 @@ class CampayGateway:
             HttpCallError: no complete answer in time; the call may have been carried out.
         """
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._call_max.total_seconds()):
                 token = await self._tokens.current()
                 answer = await self._send(operation, target, fields, token)
                 if answer.status == _UNAUTHORIZED:

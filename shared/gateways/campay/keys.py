@@ -28,7 +28,7 @@ class CampayKeys(GatewayKeys):
     #: Several, separated by commas, are valid during a rotation. Without one all notices are
     #: refused, and payments are found by polling alone.
     campay_webhook_key: SecretStr = Field(default=_NONE, alias="CAMPAY_WEBHOOK_KEY")
-    #: Age from which a transaction that is not in the history is taken not to exist.
+    #: How long after the longest call a prompt that is not in the history is taken not to exist.
     campay_visible_after_seconds: float = Field(
         default=900, ge=0, le=86_400, alias="CAMPAY_VISIBLE_AFTER_SECONDS"
     )

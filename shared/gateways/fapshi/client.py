@@ -83,8 +83,8 @@ class FapshiGateway:
     """One service (account) at Fapshi.
 
     Args:
-        visible_after: Age from which a transaction that is not listed does not exist. Whether a
-            new one is listed at once is not documented.
+        certain_after: Age from which an order is no longer on its way, and a transaction that is
+            not listed does not exist. Whether a new one is listed at once is not documented.
     """
 
     name = "fapshi"
@@ -102,7 +102,7 @@ class FapshiGateway:
         public_url: str,
         api_user: str,
         api_key: str,
-        visible_after: timedelta,
+        certain_after: timedelta,
         clock: Clock,
     ) -> None:
         self._calls = JsonCalls(
@@ -111,7 +111,7 @@ class FapshiGateway:
         self._headers = {"apiuser": api_user, "apikey": api_key}
         self._public_url = public_url
         self._pages = PageHosts(_OWN_DOMAIN, base_url, public_url)
-        self._visible_after = visible_after
+        self._certain_after = certain_after
         self._clock = clock
 
     def refusal(self, order: Order) -> Refusal | None:
@@ -138,8 +138,8 @@ class FapshiGateway:
     async def look_up(self, order: Order) -> Outcome:
         """Ask by the handle, or search the customer's transactions for our reference.
 
-        `Pending("page_unknown")` says that a page is open whose address was lost with the answer,
-        and that nobody has begun to pay there; `cancel` closes it.
+        A page whose address was lost with the answer is closed, and then it was "not_attempted":
+        nobody can have been sent there, and a new one may be opened.
         """
         is_prompt = isinstance(order.method, Prompt)
         try:
@@ -174,9 +174,7 @@ class FapshiGateway:
             handle = found.handle if isinstance(found, (Pending, Declined)) else None
             if handle is None or (isinstance(found, Declined) and found.is_final):
                 return found
-        # Expired already, paid meanwhile, or not heard: reading it again tells.
-        with suppress(HttpCallError):
-            await self._post("expire", "/expire-pay", {"transId": handle})
+        await self._expire(handle)
         return await self.look_up(replace(order, handle=handle))
 
     async def refund(self, order: RefundOrder) -> RefundOutcome:
@@ -222,16 +220,34 @@ class FapshiGateway:
         if isinstance(outcome, Paid):
             paid = [status for status in statuses.values() if status == "SUCCESSFUL"]
             return replace(outcome, is_repeated=len(paid) > 1)
+        others = (status for other, status in statuses.items() if other != handle)
+        has_live = any(may_still_be_paid(status, is_prompt=is_prompt) for status in others)
         if isinstance(outcome, Declined):
-            others = (status for other, status in statuses.items() if other != handle)
-            has_live = any(may_still_be_paid(status, is_prompt=is_prompt) for status in others)
             return replace(outcome, is_final=outcome.is_final and not has_live)
-        if not is_prompt and outcome == Pending("gateway_created", handle):
-            return Pending("page_unknown", handle)
+        if outcome == Pending("gateway_created", handle) and not (is_prompt or has_live):
+            return await self._close_lost_page(order, handle)
         return outcome
 
+    async def _close_lost_page(self, order: Order, handle: str) -> Outcome:
+        if self._is_early(order):
+            return Unknown("page_unknown")  # Its address may just be on the way to the customer.
+        await self._expire(handle)
+        outcome = await self._status(order.reference, handle, is_prompt=False)
+        if isinstance(outcome, Declined) and outcome.is_final:
+            return Pending("not_attempted")
+        # Still open, so it is neither the customer's nor out of the way: ask again.
+        return Unknown("page_unknown") if outcome == Pending("gateway_created", handle) else outcome
+
+    async def _expire(self, handle: str) -> None:
+        """Close a page. It may be closed, paid meanwhile, or not heard: reading it again tells."""
+        with suppress(HttpCallError):
+            await self._post("expire", "/expire-pay", {"transId": handle})
+
+    def _is_early(self, order: Order) -> bool:
+        return self._clock() - order.started_at < self._certain_after
+
     async def _absent(self, order: Order, listing: Sequence[Mapping[str, Any]]) -> Outcome:
-        if self._clock() - order.started_at < self._visible_after:
+        if self._is_early(order):
             return Unknown("not_visible_yet")
         if listing and len(listing) % _PAGE == 0:
             # It may be the first page of more, in an order we do not know: search by day and

@@ -31,7 +31,7 @@ class FapshiKeys(GatewayKeys):
     #: Several, separated by commas, are valid during a rotation. Without one all notices are
     #: refused, and payments are found by polling alone.
     fapshi_webhook_secret: SecretStr = Field(default=SecretStr(""), alias="FAPSHI_WEBHOOK_SECRET")
-    #: Age from which a transaction that is not listed is taken not to exist.
+    #: How long after the longest call a transaction that is not listed is taken not to exist.
     fapshi_visible_after_seconds: float = Field(
         default=60, ge=0, le=86_400, alias="FAPSHI_VISIBLE_AFTER_SECONDS"
     )
@@ -64,7 +64,9 @@ def _client(keys: FapshiKeys, surroundings: Surroundings) -> FapshiGateway:
         public_url=surroundings.public_url,
         api_user=keys.fapshi_api_user.get_secret_value(),
         api_key=keys.fapshi_api_key.get_secret_value(),
-        visible_after=timedelta(seconds=keys.fapshi_visible_after_seconds),
+        certain_after=timedelta(
+            seconds=surroundings.timeout_seconds + keys.fapshi_visible_after_seconds
+        ),
         clock=surroundings.clock,
     )
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from shared.gateways.campay.client import CampayGateway
-from shared.gateways.interface import Declined, Outcome, Pending, Unknown
+from shared.gateways.interface import Declined, Order, Outcome, Pending, Unknown
 from tests.support.campay import (
     HANDLE,
     OTHER,
     PAID,
     ROW,
+    TIMEOUT_SECONDS,
     TRANSACTION,
     VISIBLE_AFTER,
     campay_at,
@@ -27,6 +28,8 @@ from tests.support.gateway_answers import reply, split
 from tests.support.mobile_money import PAGE, PROMPT, prompt
 from tests.support.payments import REFERENCE
 from tests.support.scripted_server import ScriptedServer, answer, scripted_server
+
+CALL_MAX = timedelta(seconds=TIMEOUT_SECONDS)
 
 FAILED = Declined("FAILED", is_final=True, handle=HANDLE)
 
@@ -162,17 +165,25 @@ async def test_a_failure_is_not_final_while_another_of_our_reference_is_open(
     assert await gateway.look_up(PROMPT) == FAILED
 
 
-@pytest.mark.parametrize("order", [PROMPT, PAGE], ids=["prompt", "page"])
+@pytest.mark.parametrize(
+    ("order", "certain_after"),
+    [(PROMPT, VISIBLE_AFTER + CALL_MAX), (PAGE, CALL_MAX)],
+    ids=["prompt", "page"],
+)
 async def test_what_is_not_in_the_history_does_not_exist_only_after_a_while(
-    server: ScriptedServer, gateway: CampayGateway, clock: ManualClock, order: Any
+    server: ScriptedServer,
+    gateway: CampayGateway,
+    clock: ManualClock,
+    order: Order,
+    certain_after: timedelta,
 ) -> None:
     server.then(reply(history(*STRANGERS)), reply(history()), reply(history(*STRANGERS)))
 
-    clock.now = START + VISIBLE_AFTER - timedelta(milliseconds=1)
+    clock.now = START + certain_after - timedelta(milliseconds=1)
     assert await gateway.look_up(order) == Unknown("not_visible_yet")
     assert await gateway.look_up(order) == Unknown("not_visible_yet")
 
-    clock.now = START + VISIBLE_AFTER
+    clock.now = START + certain_after
     assert await gateway.look_up(order) == Pending("not_attempted")
     assert targets(server) == ["/api/history/"] * 3
 

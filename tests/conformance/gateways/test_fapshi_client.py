@@ -35,11 +35,11 @@ from tests.support.clocks import START, ManualClock
 from tests.support.fapshi import (
     API_KEY,
     API_USER,
+    CERTAIN_AFTER,
     HANDLE,
     OTHER,
     PAID,
     TRANSACTION,
-    VISIBLE_AFTER,
     fapshi_at,
     fapshi_with,
     transaction,
@@ -84,7 +84,7 @@ async def server() -> AsyncIterator[ScriptedServer]:
 @pytest.fixture
 def clock() -> ManualClock:
     """Stands long enough after the orders' start that a listing is believed."""
-    return ManualClock(START + VISIBLE_AFTER)
+    return ManualClock(START + CERTAIN_AFTER)
 
 
 @pytest.fixture
@@ -442,8 +442,8 @@ async def test_what_became_of_a_page_is_read_whatever_closing_it_said(
 async def test_a_page_whose_name_was_lost_is_found_and_closed(
     server: ScriptedServer, gateway: FapshiGateway
 ) -> None:
-    created, expired = transaction(status="CREATED"), transaction(status="EXPIRED")
-    server.then(reply([created]), reply(created), reply(expired), reply(expired))
+    pending, expired = transaction(status="PENDING"), transaction(status="EXPIRED")
+    server.then(reply([pending]), reply(pending), reply(expired), reply(expired))
 
     outcome = await gateway.cancel(PAGE)
 
@@ -501,7 +501,7 @@ def test_arbitrary_answers_become_an_outcome_and_never_an_exception(
     body: bytes, status: int
 ) -> None:
     client = CannedClient(body, status)
-    clock = ManualClock(START + VISIBLE_AFTER)
+    clock = ManualClock(START + CERTAIN_AFTER)
     gateway = fapshi_with(client, "http://127.0.0.1:1", clock)
 
     for call in CALLS.values():

@@ -14,11 +14,11 @@ from shared.gateways.fapshi.client import FapshiGateway, user_id
 from shared.gateways.interface import Declined, FailureKind, Outcome, Pending, Unknown
 from tests.support.clocks import START, ManualClock
 from tests.support.fapshi import (
+    CERTAIN_AFTER,
     HANDLE,
     OTHER,
     PAID,
     TRANSACTION,
-    VISIBLE_AFTER,
     fapshi_at,
     transaction,
 )
@@ -47,7 +47,7 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    return ManualClock(START + VISIBLE_AFTER)
+    return ManualClock(START + CERTAIN_AFTER)
 
 
 @pytest.fixture
@@ -160,20 +160,82 @@ async def test_an_expired_page_is_not_final_while_a_failed_one_may_be_tried_agai
     assert outcome == Declined("EXPIRED", FailureKind.EXPIRED, is_final=False, handle=OTHER)
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        ("CREATED", Pending("page_unknown", HANDLE)),
-        ("PENDING", Pending("gateway_pending", HANDLE)),
-    ],
-)
-async def test_an_open_page_whose_address_was_lost_is_told_from_one_in_use(
-    server: ScriptedServer, gateway: FapshiGateway, status: str, expected: Outcome
-) -> None:
-    row = transaction(status=status)
-    server.then(reply([row]), reply(row))
+CREATED = transaction(status="CREATED")
 
+
+#: What becomes of a page whose address was lost, by what closing it and reading it again say.
+LOST_PAGES: dict[str, tuple[bytes, bytes, Outcome]] = {
+    "closed": (
+        reply(transaction(status="EXPIRED")),
+        reply(transaction(status="EXPIRED")),
+        Pending("not_attempted"),
+    ),
+    "closed, and that was not heard": (
+        answer(b"", status="502 Bad Gateway"),
+        reply(transaction(status="EXPIRED")),
+        Pending("not_attempted"),
+    ),
+    "still open": (
+        answer(b"", status="502 Bad Gateway"),
+        reply(CREATED),
+        Unknown("page_unknown"),
+    ),
+    "in use after all": (
+        reply({"message": "no"}, status="400 Bad Request"),
+        reply(transaction(status="PENDING")),
+        Pending("gateway_pending", HANDLE),
+    ),
+    "paid after all": (
+        reply({"message": "no"}, status="400 Bad Request"),
+        reply(TRANSACTION),
+        PAID,
+    ),
+    "tried in vain": (
+        reply({"message": "no"}, status="400 Bad Request"),
+        reply(transaction(status="FAILED")),
+        replace(FAILED, is_final=False),
+    ),
+    "not known": (
+        reply(transaction(status="EXPIRED")),
+        answer(b"", status="503 Service Unavailable"),
+        Unknown("http_503"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("closed", "read", "expected"), LOST_PAGES.values(), ids=LOST_PAGES)
+async def test_a_page_whose_address_was_lost_is_closed_so_that_another_may_be_opened(  # noqa: PLR0917 - a table
+    server: ScriptedServer,
+    gateway: FapshiGateway,
+    clock: ManualClock,
+    closed: bytes,
+    read: bytes,
+    expected: Outcome,
+) -> None:
+    server.then(reply([CREATED]), reply(CREATED))
+    clock.now = START + CERTAIN_AFTER - timedelta(milliseconds=1)
+    assert await gateway.look_up(PAGE) == Unknown("page_unknown")
+    assert targets(server) == ["/transaction/cus_1001", f"/payment-status/{HANDLE}"]
+
+    server.then(reply([CREATED]), reply(CREATED), closed, read)
+    clock.now = START + CERTAIN_AFTER
     assert await gateway.look_up(PAGE) == expected
+    method, target, _, fields = split(server.requests[4])
+    assert (method, target, fields) == ("POST", "/expire-pay", {"transId": HANDLE})
+
+
+async def test_no_page_is_closed_that_may_be_the_customers(
+    server: ScriptedServer, gateway: FapshiGateway
+) -> None:
+    other = CREATED | {"transId": OTHER}
+    server.then(reply([transaction(status="PENDING")]), reply(transaction(status="PENDING")))
+    server.then(reply(CREATED))
+    server.then(reply([CREATED, other]), reply(CREATED))
+
+    assert await gateway.look_up(PAGE) == Pending("gateway_pending", HANDLE)
+    assert await gateway.look_up(replace(PAGE, handle=HANDLE)) == Pending("gateway_created", HANDLE)
+    assert await gateway.look_up(PAGE) == Pending("gateway_created", HANDLE)
+    assert "/expire-pay" not in targets(server)
 
 
 @pytest.mark.parametrize("listing", [[], STRANGERS], ids=["empty", "of others"])
@@ -185,10 +247,10 @@ async def test_what_is_not_listed_does_not_exist_only_after_a_while(
 ) -> None:
     server.then(reply(listing), reply(listing))
 
-    clock.now = START + VISIBLE_AFTER - timedelta(milliseconds=1)
+    clock.now = START + CERTAIN_AFTER - timedelta(milliseconds=1)
     assert await gateway.look_up(PROMPT) == Unknown("not_visible_yet")
 
-    clock.now = START + VISIBLE_AFTER
+    clock.now = START + CERTAIN_AFTER
     assert await gateway.look_up(PROMPT) == Pending("not_attempted")
 
 
@@ -201,7 +263,7 @@ async def test_a_customer_whom_fapshi_does_not_know_has_no_transactions(
     assert await gateway.look_up(PROMPT) == Pending("not_attempted")
     clock.now = START
     assert await gateway.look_up(PROMPT) == Unknown("not_visible_yet")
-    clock.now = START + VISIBLE_AFTER
+    clock.now = START + CERTAIN_AFTER
     assert await gateway.look_up(PROMPT) == Unknown("http_404")  # A proxy said so.
 
 
