@@ -27,7 +27,8 @@ _KEY_FILE_BYTES_MAX: Final = 1_000
 class X402Keys(GatewayKeys):
     """One wallet, one network, one facilitator."""
 
-    model_config = SettingsConfigDict(hide_input_in_errors=True)
+    # An empty variable counts as not set, as it does for the switches.
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_ignore_empty=True)
 
     x402_facilitator_url: str = Field(alias="X402_FACILITATOR_URL", pattern=r"^https?://[!-~]+$")
     #: For facilitators that ask for a bearer token.

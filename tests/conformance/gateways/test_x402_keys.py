@@ -69,6 +69,16 @@ def test_a_key_is_read_from_a_mounted_file(tmp_path: Path, prefix: str) -> None:
     assert repr(gateway_of(settings, SURROUNDINGS)._signer) == f"LocalSigner({PAYER})"
 
 
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("X402_PRIVATE_KEY_FILE", "X402_KEYS_SINCE", "X402_RPC_URL", "X402_MAX_PER_DAY"):
+        monkeypatch.setenv(name, "")
+
+    settings = keys(X402_RPC_URL=None)
+
+    assert settings == keys(X402_RPC_URL=None, X402_KEYS_SINCE=None)
+    assert settings.private_key() == PRIVATE_KEY
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no facilitator": ({"X402_FACILITATOR_URL": None}, "X402_FACILITATOR_URL"),
     "a facilitator without http": ({"X402_FACILITATOR_URL": "x402.org"}, "X402_FACILITATOR_URL"),
