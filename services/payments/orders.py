@@ -50,8 +50,11 @@ from shared.messaging import outbox
 from shared.messaging.envelope import Outgoing
 from shared.money import Money
 
-#: The only answer of a look-up after which an order may be begun anew.
-NOT_ATTEMPTED: Final = Pending("not_attempted")
+#: What a look-up says of an order that the gateway does not know: it may be begun anew.
+NOT_ATTEMPTED: Final = "not_attempted"
+
+#: And of a page that is open, was not tried yet, and whose address was lost with the answer.
+PAGE_UNKNOWN: Final = "page_unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,8 @@ async def create_payment(runtime: Runtime, payment_id: str, purchase: Purchase) 
 def _default_method(gateway: PaymentGateway) -> Method:
     methods = gateway.capabilities.methods
     if methods[0] != "checkout":
-        problem = f"{gateway.name} takes {', '.join(methods)}, which need more than a type"
-        raise InvalidInputError(f"method: {problem}", details={"method": problem})
+        problem = f"{gateway.name} takes {', '.join(methods)}: say which, and what it needs"
+        raise InvalidInputError(problem, details={"method": problem})
     return Checkout()
 
 
@@ -214,13 +217,13 @@ async def _resume(
     async with runtime.core.database.connection() as connection:
         stored = (await attempt_store.find_orders(connection, [last.reference]))[last.reference]
     asked_at = runtime.core.clock()
-    outcome = await runtime.gateways[gateway_name].look_up(stored.order)
+    outcome = await _look_up_or_close(runtime.gateways[gateway_name], stored.order)
     if isinstance(outcome, Unknown):
         raise GatewayUnavailableError(
             "the gateway does not say what became of the earlier try",
             details={"paymentId": last.payment_id},
         )
-    if outcome != NOT_ATTEMPTED:
+    if outcome != Pending(NOT_ATTEMPTED):
         await _record_outcome(runtime, stored, outcome, asked_at, None)
         return None
     now = runtime.core.clock()
@@ -237,6 +240,18 @@ async def _resume(
         )
 
 
+async def _look_up_or_close(gateway: PaymentGateway, order: Order) -> Outcome:
+    """Look an order up; a page that nobody can find is closed, so that another may be opened."""
+    outcome = await gateway.look_up(order)
+    if not isinstance(outcome, Pending):
+        return outcome
+    if outcome.reason == PAGE_UNKNOWN and gateway.capabilities.cancels:
+        closed = await gateway.cancel(replace(order, handle=outcome.handle))
+        is_closed = isinstance(closed, Declined) and closed.is_final
+        return Pending(NOT_ATTEMPTED) if is_closed else closed
+    return Pending(NOT_ATTEMPTED) if outcome.reason == NOT_ATTEMPTED else outcome
+
+
 async def _start(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder) -> None:
     asked_at = runtime.core.clock()
     with runtime.core.tracing.span(
@@ -245,16 +260,15 @@ async def _start(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder)
         outcome = await gateway.start(stored.order)
     await _record_outcome(runtime, stored, outcome, asked_at, traceparent)
     metrics.CREATED.labels(gateway.name, VERDICT_NAMES[type(outcome)]).inc()
+    details = {"paymentId": stored.payment_id}
+    if isinstance(outcome, Unknown):
+        problem = f"the gateway did not answer ({outcome.reason})"
+        raise GatewayUnavailableError(
+            f"{problem}; repeat the request with the same key", details=details
+        )
     if isinstance(outcome, Declined) and outcome.kind is FailureKind.CONFIGURATION:
         # Not even begun. What was begun and declined is no error: the payment says so.
-        raise GatewayRefusedError(
-            f"the gateway refused: {outcome.reason}", details={"paymentId": stored.payment_id}
-        )
-    if isinstance(outcome, Unknown):
-        raise GatewayUnavailableError(
-            f"the gateway did not answer ({outcome.reason}); repeat the request with the same key",
-            details={"paymentId": stored.payment_id},
-        )
+        raise GatewayRefusedError(f"the gateway refused: {outcome.reason}", details=details)
 
 
 async def _record_outcome(

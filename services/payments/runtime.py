@@ -52,8 +52,14 @@ VERDICT_NAMES: Final[Mapping[type[Outcome], str]] = MappingProxyType(
     }
 )
 
-#: Answers to a handle that say nothing of the payment; our own reference may still find money.
-_OTHER_HANDLE: Final = frozenset({"invalid_transaction", "reference_differs", "not_found"})
+#: Answers of gateways that do not know a handle, or know it as another payment's. Our own reference
+#: may still find money. Anything else that says nothing is an outage, and one call of it is enough.
+_OTHER_HANDLE: Final = frozenset(
+    {
+        *("invalid_transaction", "reference_differs", "not_found", "resource_missing"),
+        *("not_a_handle", "no_intent_id", "http_400", "http_404"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

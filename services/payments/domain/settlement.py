@@ -61,7 +61,7 @@ def settle_start(payment: Payment, outcome: Outcome, *, now: datetime) -> Change
     match outcome:
         case ActionRequired() | Pending():
             return _accepted(payment, outcome, now)
-        case Declined(kind=FailureKind.CONFIGURATION, is_final=True):
+        case Declined(kind=FailureKind.CONFIGURATION):
             return _refused(payment, outcome)
         case Declined():
             return _settle_declined(payment, outcome, None, now)
