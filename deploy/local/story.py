@@ -16,7 +16,7 @@ from shared.money import Money
 from shared.web.bodies import time_text
 
 _PAYMENT: Final = """
-    SELECT id, gateway, state, reason, amount, currency, customer_id, product_id, reference,
+    SELECT id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
            checks_made, next_check_at, created_at, expires_at
       FROM payment
      WHERE id = $1
@@ -36,7 +36,7 @@ _PAYMENT_OF_ENROLLMENT: Final = """
 """
 
 _ATTEMPTS: Final = """
-    SELECT reference, number, state, created_at
+    SELECT reference, number, state, handle, created_at
       FROM attempt
      WHERE payment_id = $1
      ORDER BY number
@@ -49,14 +49,16 @@ _HISTORY: Final = """
      ORDER BY id
 """
 
-# The day is that of the reference, and ';' follows ':': a few pages of one partition's index.
+# Events of a version that wrote no reference have it at the beginning of their key, and the day in
+# it; ';' follows ':', so that either way it is a few pages of an index.
 _NOTICES: Final = """
     SELECT received_at, source, claim, event_key
       FROM inbound_event
      WHERE gateway = $1
-       AND event_day = $2
-       AND event_key >= $3::text || ':'
-       AND event_key < $3::text || ';'
+       AND (reference = $3
+            OR event_day = $2
+           AND event_key >= $3::text || ':'
+           AND event_key < $3::text || ';')
      ORDER BY received_at
 """
 
@@ -179,8 +181,8 @@ async def tell(databases: ServiceDatabases, payment_id: str) -> Story:
     )
     return Story(
         payment_id,
-        f"{amount} by {payment['gateway']}, customer {payment['customer_id']}, "
-        f"product {payment['product_id']}",
+        f"{amount} by {payment['gateway']} ({payment['method']}), "
+        f"customer {payment['customer_id']}, product {payment['product_id']}",
         sorted(entries, key=lambda entry: entry.at),
         outlook.now,
         outlook.next,

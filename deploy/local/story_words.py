@@ -13,6 +13,7 @@ import asyncpg
 from services.payments.domain.model import PaymentState
 from shared.contracts.payments import PaymentSucceeded
 from shared.contracts.webhook import NoticeReceived
+from shared.gateways.interface import FailureKind
 from shared.money import Money
 
 
@@ -44,6 +45,8 @@ _HISTORY: Final[Mapping[str, str]] = MappingProxyType(
         "checkout_opened": "the gateway opened a page where the customer can pay",
         "checkout_refused": "the gateway refused to open a page",
         "checkout_unknown": "the gateway did not say whether it opened a page",
+        "accepted": "the gateway has taken the order on",
+        "charge_unknown": "the gateway did not say whether it took the order on",
         "checked": "the gateway was asked, and did not decide it",
         "confirmed": "the gateway confirmed that the money was taken",
         "confirmed_late": "the gateway confirmed the money after the payment had ended",
@@ -51,8 +54,26 @@ _HISTORY: Final[Mapping[str, str]] = MappingProxyType(
         "held": "the money was taken, but must not be released yet",
         "declined": "the gateway confirmed that no money was taken",
         "expired": "the time to pay is over and no money was taken",
+        "closed": "nothing can be paid there any more, so it is not looked at again",
         "confirmation_stays_out": "the gateway keeps owing its confirmation",
         "surplus_charge_found": "the gateway has taken money more than once",
+    }
+)
+
+#: A decline for good has its kind before the gateway's own words: `insufficient_funds:…`.
+DECLINE_KINDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        FailureKind.CARD_DECLINED: "the card or account will not be charged",
+        FailureKind.INSUFFICIENT_FUNDS: "there is not enough money",
+        FailureKind.AUTHENTICATION_FAILED: "the customer must correct something or be present",
+        FailureKind.PROCESSING_ERROR: "the gateway could not process it",
+        FailureKind.NETWORK_ERROR: "a network in between failed",
+        FailureKind.RATE_LIMIT_EXCEEDED: "the gateway had too many requests",
+        FailureKind.SERVICE_UNAVAILABLE: "the gateway was not available",
+        FailureKind.CANCELLED: "the customer gave up",
+        FailureKind.EXPIRED: "the customer did not answer in time",
+        FailureKind.CONFIGURATION: "it is our own mistake, not the customer's",
+        FailureKind.UNKNOWN_CODE: "for a reason that we do not know",
     }
 )
 
@@ -69,10 +90,22 @@ _ENROLLMENT: Final[Mapping[str, str]] = MappingProxyType(
 _REASONS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "customer_must_pay": "the customer has a page to pay on and no notice has come",
+        "open_page": "the customer has a page to pay on and no notice has come",
+        "requires_action": "the customer must authenticate on the gateway's page",
+        "page_unknown": "a page is open whose address was lost with the gateway's answer",
+        "page_unused": "the customer has not tried to pay yet",
+        "prompted": "the customer must confirm on the phone",
         "not_attempted": "the customer has not tried to pay yet",
+        "gateway_created": "the customer has not tried to pay yet",
+        "not_visible_yet": "the gateway may not list yet what was begun just now",
         "gateway_pending": "the gateway says that the payment is still on its way",
         "invalid_transaction": "the gateway does not know the transaction that the notice names",
     }
+)
+
+#: What became of an attempt, where that is not what the payment became.
+_ATTEMPT_STATES: Final[Mapping[str, str]] = MappingProxyType(
+    {"abandoned": "given up later for another one", "refused": "refused by the gateway"}
 )
 
 _RESTING_WORDS: Final[Mapping[str, str]] = MappingProxyType(
@@ -88,24 +121,22 @@ def attempts(rows: Iterable[asyncpg.Record]) -> Iterator[Entry]:
     """Tell how each attempt to take the money began."""
     for row in rows:
         text = f"attempt {row['number']} began; the gateway knows it as {row['reference']}"
-        if row["state"] == "abandoned":
-            text += " (given up later for another one)"
+        if row["handle"]:
+            text += f", and calls it {row['handle']}"
+        if (later := _ATTEMPT_STATES.get(row["state"])) is not None:
+            text += f" ({later})"
         yield Entry(row["created_at"], "payments", "attempt_started", text)
 
 
 def history(rows: Iterable[asyncpg.Record]) -> Iterator[Entry]:
     """Tell what payments has written down."""
     for row in rows:
-        event = row["event"]
-        yield Entry(
-            row["at"],
-            "payments",
-            event,
-            _HISTORY.get(event, event),
-            row["state"],
-            row["reason"],
-            row["next_check_at"],
-        )
+        event, reason = row["event"], row["reason"]
+        text = _HISTORY.get(event, event)
+        kind, _, words = (reason or "").partition(":")
+        if event == "declined" and kind in DECLINE_KINDS:
+            text, reason = f"{text} ({kind}: {DECLINE_KINDS[kind]})", words
+        yield Entry(row["at"], "payments", event, text, row["state"], reason, row["next_check_at"])
 
 
 def notice(gateway: str, row: asyncpg.Record) -> Entry:

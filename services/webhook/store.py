@@ -42,18 +42,20 @@ _INSERT_EVENTS: Final = """
     WITH given AS (
         SELECT *
           FROM unnest($1::text[], $2::text[], $3::date[], $4::text[], $5::text[],
-                      $6::timestamptz[], $7::bytea[], $8::text[], $9::text[], $10::text[])
+                      $6::timestamptz[], $7::bytea[], $8::text[], $9::text[], $10::text[],
+                      $11::text[])
             AS event (gateway, event_key, event_day, source, claim, received_at, body,
-                      queue, payload, traceparent)
+                      reference, queue, payload, traceparent)
     ), new AS (
-        INSERT INTO inbound_event (gateway, event_key, event_day, source, claim, received_at, body)
-        SELECT gateway, event_key, event_day, source, claim, received_at, body
+        INSERT INTO inbound_event (
+                        gateway, event_key, event_day, source, claim, received_at, body, reference)
+        SELECT gateway, event_key, event_day, source, claim, received_at, body, reference
           FROM given
             ON CONFLICT DO NOTHING
      RETURNING gateway, event_key, event_day
     )
     INSERT INTO outbox (queue, message_name, payload, traceparent)
-    SELECT given.queue, $11, given.payload::json, given.traceparent
+    SELECT given.queue, $12, given.payload::json, given.traceparent
       FROM given
       JOIN new USING (gateway, event_key, event_day)
  RETURNING id, queue, message_name, payload, traceparent
@@ -82,6 +84,7 @@ async def insert_events(connection: Connection, events: Sequence[InboundEvent]) 
                 notice.claim,
                 event.received_at,
                 event.body,
+                notice.reference,
                 notice_queue(notice.amount.minor_units, notice.amount.currency),
                 encode_message(event),
                 event.traceparent,

@@ -163,13 +163,14 @@ class Tables:
             "webhook",
             """
             INSERT INTO inbound_event (gateway, event_key, event_day, source, claim, received_at,
-                                       body)
-            VALUES ('sslcommerz', $1, $2, 'notice', $3, $4, 'tran_id=1&cus_name=Rahim')
+                                       body, reference)
+            VALUES ('sslcommerz', $1, $2, 'notice', $3, $4, 'tran_id=1&cus_name=Rahim', $5)
             """,
             names.event_key,
             names.event_day,
             claim,
             names.at + timedelta(seconds=1.5),
+            names.reference,
         )
 
     async def charge(self, names: Stored, *, amount: int = AMOUNT) -> None:

@@ -408,6 +408,32 @@ async def test_a_foreign_notice_ends_as_a_dead_letter_and_a_warning(
     assert audit.is_clean(list(results.values()))
 
 
+async def test_a_notice_of_another_system_is_none_of_ours(
+    new_database: str, tables: Tables
+) -> None:
+    await tables.notice(new_names())
+    await tables.execute("webhook", "UPDATE inbound_event SET reference = 'INV-1'")
+
+    results = await check(new_database)
+
+    assert violated(results) == set()
+    assert results[EVENTS].findings.classes == {"of another system": 1}
+
+
+@pytest.mark.parametrize("change", ["reference = NULL", "event_key = 'evt_1'"])
+async def test_an_event_is_followed_by_its_reference_or_by_its_key_of_old(
+    new_database: str, tables: Tables, change: str
+) -> None:
+    await tables.failed()
+    await tables.execute("webhook", f"UPDATE inbound_event SET {change}")  # noqa: S608 - ours
+    followed = await check(new_database)
+    await tables.execute("payments", "DELETE FROM attempt")
+    lost = await check(new_database)
+
+    assert violated(followed) == set()
+    assert EVENTS in violated(lost)
+
+
 async def test_a_success_in_the_dead_letters_is_a_fault_with_its_reason(
     new_database: str, tables: Tables
 ) -> None:
@@ -430,7 +456,10 @@ async def test_faults_are_found_on_every_page(
         await tables.succeeded()
     await tables.execute("enrollment", "DELETE FROM enrollment")
     await tables.execute("simulator", "DELETE FROM charge")
-    await tables.execute("webhook", "UPDATE inbound_event SET event_key = 'x' || event_key")
+    await tables.execute(
+        "webhook",
+        "UPDATE inbound_event SET reference = overlay(reference PLACING '00' FROM 5 FOR 2)",
+    )
 
     results = await check(new_database)
 

@@ -13,9 +13,10 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
-from deploy.local import explain
+from deploy.local import explain, story_words
 from deploy.local.story import Story, UnknownPaymentError, as_json
 from shared.contracts.payments import PaymentSucceeded
+from shared.gateways.interface import FailureKind
 from tests.integration.local.stored_payments import Tables, new_names, open_tables
 from tests.support.blocking import run_blocking
 
@@ -55,7 +56,7 @@ async def test_the_story_is_told_in_order(new_database: str, tables: Tables) -> 
         ("enrollment", "granted", None),
     ]
     assert story.summary == (
-        f"1500.00 BDT by sslcommerz, customer {names.customer_id}, product course-1"
+        f"1500.00 BDT by sslcommerz (checkout), customer {names.customer_id}, product course-1"
     )
     assert outlook(story) == (
         f"succeeded, and {names.enrollment_id} is active",
@@ -287,3 +288,51 @@ def command(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=60,
     )
+
+
+async def test_a_declined_prompt_is_told_with_its_kind(new_database: str, tables: Tables) -> None:
+    names = new_names()
+    await tables.payment(names, "failed")
+    await tables.notice(names, claim="failed")
+    await tables.execute(
+        "payments",
+        """
+        UPDATE payment
+           SET gateway = 'fapshi', method = 'prompt', method_details = '{"phone": "237677123456"}'
+        """,
+    )
+    await tables.execute("payments", "UPDATE attempt SET handle = 'Ab3dE6gH', checkout_url = NULL")
+    await tables.execute(
+        "payments",
+        """
+        INSERT INTO payment_history (payment_id, at, event, state, reason)
+        VALUES ($1, $2, 'accepted', 'pending', 'prompted'),
+               ($1, $2, 'declined', 'failed', 'insufficient_funds:Low balance: top up')
+        """,
+        names.payment_id,
+        names.at,
+    )
+    # The key of such an event says nothing about our reference.
+    await tables.execute(
+        "webhook", "UPDATE inbound_event SET gateway = 'fapshi', event_key = 'Ab3dE6gH:FAILED'"
+    )
+
+    story = await tell(new_database, names.payment_id)
+
+    assert story.summary.startswith("1500.00 BDT by fapshi (prompt), ")
+    entries = {entry.event: entry for entry in story.entries}
+    assert entries["attempt_started"].text.endswith(f"{names.reference}, and calls it Ab3dE6gH")
+    assert entries["accepted"].reason == "prompted"
+    assert entries["declined"].text == (
+        "the gateway confirmed that no money was taken "
+        "(insufficient_funds: there is not enough money)"
+    )
+    assert entries["declined"].reason == "Low balance: top up"
+    assert entries["notice_received"].text == (
+        "fapshi sent a notice, claiming: failed (event Ab3dE6gH:FAILED)"
+    )
+    assert "237677123456" not in printed(story)
+
+
+async def test_every_kind_of_decline_has_words() -> None:
+    assert story_words.DECLINE_KINDS.keys() == set(FailureKind)
