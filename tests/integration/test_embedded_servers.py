@@ -327,7 +327,7 @@ def test_a_frozen_server_is_stopped_all_the_same(server: LocalServer) -> None:
     server.start()
     processes = processes_of(server)
     for pid in processes:  # Not with pause(), which stop() would undo.
-        with contextlib.suppress(ProcessLookupError):  # A worker of PostgreSQL may have ended by itself.
+        with contextlib.suppress(ProcessLookupError):  # PostgreSQL's workers come and go.
             os.kill(pid, signal.SIGSTOP)
 
     server.stop(timeout_seconds=0.1)
