@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -32,6 +31,7 @@ from shared.gateways.interface import (
     Unknown,
     refusal_of,
 )
+from shared.gateways.pages import PageHosts
 from shared.gateways.registration import Surroundings
 from shared.gateways.stripe.calls import GATEWAY, StripeCalls
 from shared.gateways.stripe.declines import NOT_FOR_CUSTOMERS, read_decline
@@ -91,6 +91,9 @@ CAPABILITIES: Final = Capabilities(
     cancels=True,
 )
 
+#: Customers authenticate at hooks.stripe.com; other ways of paying redirect to its siblings.
+PAGE_DOMAIN: Final = "stripe.com"
+
 _PAYMENT_METHOD: Final = re.compile(r"(?:pm|card|src)_[A-Za-z0-9_]{1,200}")
 _CUSTOMER: Final = re.compile(r"cus_[A-Za-z0-9_]{1,200}")
 
@@ -118,9 +121,7 @@ class StripeGateway:
             connections_max=surroundings.calls_max,
         )
         self._calls = StripeCalls(transport, base_url=base_url, secret_key=secret_key)
-        own = (urlsplit(base_url), urlsplit(self._public_url))
-        origins = frozenset((parts.scheme, parts.netloc) for parts in own)
-        self._reader = IntentReader(is_live, origins)
+        self._reader = IntentReader(is_live, PageHosts(PAGE_DOMAIN, base_url, self._public_url))
         self._refunds = StripeRefunds(self._calls, self._clock)
 
     def refusal(self, order: Order) -> Refusal | None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from shared.errors import InvalidInputError
 from shared.gateways.interface import (
@@ -19,6 +18,7 @@ from shared.gateways.interface import (
     Pending,
     Unknown,
 )
+from shared.gateways.pages import PageHosts
 from shared.gateways.stripe.declines import Decline, read_decline, word
 from shared.money import Money
 
@@ -26,9 +26,6 @@ from shared.money import Money
 REFERENCE_MEMBER: Final = "reference"
 
 _INTENT_ID: Final = re.compile(r"pi_[A-Za-z0-9_]{1,97}")
-
-#: Longest address that a customer is sent to.
-_URL_LENGTH_MAX: Final = 2_048
 
 #: Statuses that wait for somebody; the last three only if somebody else works on our intents, as
 #: we create and confirm in one call and never ask for a later capture.
@@ -62,14 +59,16 @@ class IntentReader:
     """Reads the intents of one account."""
 
     is_live: bool
-    #: Scheme and host of what may be plain http: our own addresses, for the simulator.
-    own_origins: frozenset[tuple[str, str]]
+    #: Where a customer may be sent to authenticate.
+    pages: PageHosts
 
     def read(self, intent: Mapping[str, Any], reference: str) -> Outcome:
         """Return what became of an order; everything that identifies it must be exact.
 
-        An order of ours is confirmed once, when its intent is created, and its client secret is
-        given to nobody. So an intent that waits for another payment method is declined for good.
+        An order of ours is confirmed once, when its intent is created. So an intent that waits for
+        another payment method is declined for good, though its customer, who was sent to a page
+        with the client secret in its address, could confirm it once more with Stripe's scripts.
+        Whoever does so pays late, and a late success is never dropped.
         """
         doubt = self._doubt(intent, reference)
         return self._by_status(intent, reference) if doubt is None else doubt
@@ -130,29 +129,9 @@ class IntentReader:
         if url is None:
             # What else there is to do, only Stripe's own scripts in a browser can.
             return Pending("requires_action", handle)
-        if not isinstance(url, str) or not self._may_be_opened(url):
-            return Unknown("unsafe_action_address")
+        if not isinstance(url, str) or not self.pages.has(url):
+            return Unknown("action_on_foreign_host")
         return ActionRequired("requires_action", url, handle)
-
-    def _may_be_opened(self, url: str) -> bool:
-        """Tell whether a customer may be sent there.
-
-        Which hosts Stripe uses is not documented, and the answer came from Stripe itself over TLS,
-        so any https address will do; but no script, and nothing unencrypted.
-        """
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            return False
-        is_plain = url.isascii() and url.isprintable() and " " not in url and "\\" not in url
-        is_reachable = bool(parts.hostname) and parts.username is None
-        is_ours = (parts.scheme, parts.netloc) in self.own_origins
-        return (
-            len(url) <= _URL_LENGTH_MAX
-            and is_plain
-            and is_reachable
-            and (parts.scheme == "https" or is_ours)
-        )
 
 
 def own_reference(fields: Mapping[str, Any]) -> object:

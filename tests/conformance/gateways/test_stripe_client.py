@@ -347,17 +347,21 @@ INTENTS: dict[str, tuple[dict[str, Any], Outcome]] = {
     "to be done by a script": (intent("requires_action"), Pending("requires_action", INTENT)),
     "to be authenticated in the open": (
         needs_action("http://hooks.stripe.com/1"),
-        Unknown("unsafe_action_address"),
+        Unknown("action_on_foreign_host"),
     ),
-    "to run a script": (needs_action("javascript:alert(1)"), Unknown("unsafe_action_address")),
-    "to go nowhere": (needs_action("https:///x"), Unknown("unsafe_action_address")),
+    "to run a script": (needs_action("javascript:alert(1)"), Unknown("action_on_foreign_host")),
+    "to be authenticated elsewhere": (
+        needs_action("https://stripe.com.evil.example/1"),
+        Unknown("action_on_foreign_host"),
+    ),
+    "to go nowhere": (needs_action("https:///x"), Unknown("action_on_foreign_host")),
     "to go somewhere hidden": (
         needs_action("https://hooks.stripe.com@evil.example/"),
-        Unknown("unsafe_action_address"),
+        Unknown("action_on_foreign_host"),
     ),
-    "to split a header": (needs_action("https://x/\r\nSet-"), Unknown("unsafe_action_address")),
-    "no address": (needs_action("https://[x"), Unknown("unsafe_action_address")),
-    "a number for an address": (needs_action(7), Unknown("unsafe_action_address")),
+    "to split a header": (needs_action("https://x/\r\nSet-"), Unknown("action_on_foreign_host")),
+    "no address": (needs_action("https://[x"), Unknown("action_on_foreign_host")),
+    "a number for an address": (needs_action(7), Unknown("action_on_foreign_host")),
 }
 
 

@@ -27,6 +27,7 @@ from shared.gateways.interface import (
     Pending,
     Unknown,
 )
+from shared.gateways.pages import PageHosts
 from shared.gateways.stripe.calls import StripeCalls
 from shared.gateways.stripe.client import StripeGateway
 from shared.gateways.stripe.errors import StripeCallError
@@ -412,7 +413,7 @@ async def test_the_customer_is_sent_to_the_page_that_an_unknown_call_had_opened(
     assert outcome == ActionRequired("requires_action", ADDRESS, INTENT)
 
 
-READER = IntentReader(is_live=False, own_origins=frozenset())
+READER = IntentReader(is_live=False, pages=PageHosts("stripe.com"))
 
 json = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text(max_size=20),
