@@ -365,3 +365,16 @@ async def test_a_worker_thread_that_dies_is_a_problem(redis_url: str) -> None:
         victim.stop()
         await asyncio.to_thread(victim.join, 10)
         assert world.worker.problems() == ["a worker thread is dead"]
+
+
+async def test_a_redis_that_forgot_dramatiq_s_script_is_told_it_again(redis_url: str) -> None:
+    async with working(redis_url) as world:
+        await world.send(1)
+        await world.taking.until(1)
+        await world.redis.script_flush()  # As after a restart.
+
+        await world.send(2)
+        await world.taking.until(2)
+
+        assert world.taking.ids == [1, 2]
+        assert world.worker.problems() == []
