@@ -291,7 +291,13 @@ def answering_chain(world: FakeWorld) -> Script:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"value": 9_999}, {"value": 10_001}, {"recipient": PAYER}, {"recipient": TOKEN}],
+    [
+        {"value": 9_999},
+        {"value": 10_001},
+        {"recipient": PAYER},
+        {"recipient": TOKEN},
+        {"transferred_in": f"0x{'cd' * 32}"},
+    ],
 )
 async def test_a_use_with_another_transfer_is_not_ours(
     world: FakeWorld, with_chain: X402Gateway, over: int, changes: dict[str, Any]
