@@ -399,6 +399,15 @@ async def test_a_transaction_that_failed_or_moved_more_than_once_confirms_nothin
     assert await with_chain.confirm(REFERENCE, TRANSACTION) == Unknown("unreadable_amount")
 
 
+async def test_a_transfer_of_somebody_else_in_the_same_transaction_is_not_counted(
+    world: FakeWorld, with_chain: X402Gateway
+) -> None:
+    world.chain.use(NONCE, 703)
+    world.chain.use(b"\x01" * 32, 703, payer=RECIPIENT, value=77)
+
+    assert await with_chain.confirm(REFERENCE, TRANSACTION) == PAID
+
+
 async def test_without_a_node_nothing_is_decided_after_the_window(
     server: ScriptedServer, clock: ManualClock
 ) -> None:
