@@ -50,11 +50,9 @@ from shared.messaging import outbox
 from shared.messaging.envelope import Outgoing
 from shared.money import Money
 
-#: What a look-up says of an order that the gateway does not know: it may be begun anew.
-NOT_ATTEMPTED: Final = "not_attempted"
-
-#: And of a page that is open, was not tried yet, and whose address was lost with the answer.
-PAGE_UNKNOWN: Final = "page_unknown"
+#: The only answer of a look-up after which an order may be begun anew: nobody knows of it, or what
+#: was open is closed.
+NOT_ATTEMPTED: Final = Pending("not_attempted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,13 +215,13 @@ async def _resume(
     async with runtime.core.database.connection() as connection:
         stored = (await attempt_store.find_orders(connection, [last.reference]))[last.reference]
     asked_at = runtime.core.clock()
-    outcome = await _look_up_or_close(runtime.gateways[gateway_name], stored.order)
+    outcome = await runtime.gateways[gateway_name].look_up(stored.order)
     if isinstance(outcome, Unknown):
         raise GatewayUnavailableError(
             "the gateway does not say what became of the earlier try",
             details={"paymentId": last.payment_id},
         )
-    if outcome != Pending(NOT_ATTEMPTED):
+    if outcome != NOT_ATTEMPTED:
         await _record_outcome(runtime, stored, outcome, asked_at, None)
         return None
     now = runtime.core.clock()
@@ -238,18 +236,6 @@ async def _resume(
             payment_id=last.payment_id,
             number=last.number + 1,
         )
-
-
-async def _look_up_or_close(gateway: PaymentGateway, order: Order) -> Outcome:
-    """Look an order up; a page that nobody can find is closed, so that another may be opened."""
-    outcome = await gateway.look_up(order)
-    if not isinstance(outcome, Pending):
-        return outcome
-    if outcome.reason == PAGE_UNKNOWN and gateway.capabilities.cancels:
-        closed = await gateway.cancel(replace(order, handle=outcome.handle))
-        is_closed = isinstance(closed, Declined) and closed.is_final
-        return Pending(NOT_ATTEMPTED) if is_closed else closed
-    return Pending(NOT_ATTEMPTED) if outcome.reason == NOT_ATTEMPTED else outcome
 
 
 async def _start(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder) -> None:

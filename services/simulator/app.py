@@ -11,10 +11,12 @@ from typing import Final
 from services.simulator import notices
 from services.simulator.control import control_routes
 from services.simulator.core import Core
+from services.simulator.fapshi.gateway import FapshiSimulator
 from services.simulator.gateway import GatewaySimulator
 from services.simulator.settings import SimulatorSettings
 from services.simulator.sslcommerz.gateway import SslcommerzSimulator
 from services.simulator.stripe.gateway import StripeSimulator
+from services.simulator.x402.gateway import X402Simulator
 from shared.clock import system_clock
 from shared.database import Database
 from shared.migrations import Component
@@ -30,7 +32,12 @@ PARTITIONED_TABLES: Final[tuple[PartitionedTable, ...]] = ()
 
 def build_gateways(core: Core, settings: SimulatorSettings) -> Sequence[GatewaySimulator]:
     """Return every gateway there is."""
-    return (SslcommerzSimulator(core, settings), StripeSimulator(core, settings))
+    return (
+        SslcommerzSimulator(core, settings),
+        FapshiSimulator(core, settings),
+        StripeSimulator(core, settings),
+        X402Simulator(core, settings),
+    )
 
 
 @asynccontextmanager

@@ -65,3 +65,8 @@ class SimulatorSettings(ServiceSettings):
     )
 
     x402_network: str = Field(default="eip155:84532", alias="X402_NETWORK")
+
+
+def first_secret(secrets: SecretStr) -> str:
+    """Return the entry that is used to sign of a list for rotation, separated by commas."""
+    return secrets.get_secret_value().partition(",")[0].strip()

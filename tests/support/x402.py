@@ -123,7 +123,7 @@ def reply(fields: object) -> bytes:
 class FakeChain:
     """A chain with a block every two seconds, answering the methods of JSON-RPC that we use.
 
-    `events` are (block, topics, data); they all belong to the token and to `TRANSACTION`.
+    `events` are (block, topics, data, transaction); they are all the token's.
     """
 
     latest: int = 1_000
@@ -131,7 +131,7 @@ class FakeChain:
     genesis: int = int((STARTED_AT - timedelta(seconds=1_400)).timestamp())
     chain_id: int = 84_532
     is_used: bool = False
-    events: list[tuple[int, list[str], str]] = field(default_factory=list)
+    events: list[tuple[int, list[str], str, str]] = field(default_factory=list)
     #: Replaces the whole result of a method.
     results: dict[str, Any] = field(default_factory=dict)
     calls: list[tuple[str, list[Any]]] = field(default_factory=list)
@@ -151,17 +151,20 @@ class FakeChain:
         value: int = 10_000,
         recipient: str = RECIPIENT,
         payer: str = PAYER,
+        transferred_in: str = TRANSACTION,
     ) -> None:
         """Carry an authorization out."""
         self.is_used = True
         data = f"0x{value:064x}"
-        self.events.append((block, [USED, topic(payer), f"0x{nonce.hex()}"], "0x"))
-        self.events.append((block, [TRANSFER, topic(payer), topic(recipient)], data))
+        self.events.append((block, [USED, topic(payer), f"0x{nonce.hex()}"], "0x", TRANSACTION))
+        transfer = [TRANSFER, topic(payer), topic(recipient)]
+        self.events.append((block, transfer, data, transferred_in))
 
     def cancel(self, nonce: bytes, block: int) -> None:
         """Cancel an authorization."""
         self.is_used = True
-        self.events.append((block, [CANCELED, topic(PAYER), f"0x{nonce.hex()}"], "0x"))
+        topics = [CANCELED, topic(PAYER), f"0x{nonce.hex()}"]
+        self.events.append((block, topics, "0x", TRANSACTION))
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         method, parameters = request["method"], request["params"]
@@ -208,13 +211,13 @@ class FakeChain:
             return None
         return {"status": "0x1", "logs": [self._log(*event) for event in self.events]}
 
-    def _log(self, block: int, topics: list[str], data: str) -> dict[str, Any]:
+    def _log(self, block: int, topics: list[str], data: str, transaction: str) -> dict[str, Any]:
         return {
             "address": TOKEN.lower(),
             "topics": topics,
             "data": data,
             "blockNumber": hex(block),
-            "transactionHash": TRANSACTION,
+            "transactionHash": transaction,
             "logIndex": "0x0",
             "removed": False,
         }

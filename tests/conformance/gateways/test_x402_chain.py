@@ -291,7 +291,13 @@ def answering_chain(world: FakeWorld) -> Script:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"value": 9_999}, {"value": 10_001}, {"recipient": PAYER}, {"recipient": TOKEN}],
+    [
+        {"value": 9_999},
+        {"value": 10_001},
+        {"recipient": PAYER},
+        {"recipient": TOKEN},
+        {"transferred_in": f"0x{'cd' * 32}"},
+    ],
 )
 async def test_a_use_with_another_transfer_is_not_ours(
     world: FakeWorld, with_chain: X402Gateway, over: int, changes: dict[str, Any]
@@ -391,6 +397,15 @@ async def test_a_transaction_that_failed_or_moved_more_than_once_confirms_nothin
     world.chain.events.clear()
     world.chain.use(NONCE, 703, value=2**256 - 1)
     assert await with_chain.confirm(REFERENCE, TRANSACTION) == Unknown("unreadable_amount")
+
+
+async def test_a_transfer_of_somebody_else_in_the_same_transaction_is_not_counted(
+    world: FakeWorld, with_chain: X402Gateway
+) -> None:
+    world.chain.use(NONCE, 703)
+    world.chain.use(b"\x01" * 32, 703, payer=RECIPIENT, value=77)
+
+    assert await with_chain.confirm(REFERENCE, TRANSACTION) == PAID
 
 
 async def test_without_a_node_nothing_is_decided_after_the_window(

@@ -261,6 +261,7 @@ DOUBTS = {
     "a_reason_of_next_year": "a_reason_of_next_year",
     "Facilitator settle failed (500): insufficient_funds": "unreadable_reason",
     "ab" * 32: "unreadable_reason",
+    f"signature_{'ab' * 32}": "unreadable_reason",
     "": "no_reason_given",
     None: "no_reason_given",
 }

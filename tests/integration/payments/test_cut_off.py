@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from services.payments import attempt_store, store
-from shared.gateways.interface import Declined, FailureKind, Paid, Pending, Prompt, Unknown
+from shared.gateways.interface import Declined, Paid, Pending, Prompt, Unknown
 from shared.identifiers import new_id
 from shared.messaging import receiver as receiver_module
 from shared.money import Money
-from tests.integration.payments.world import Payments, running_payments
-from tests.support.fake_gateway import EVERYTHING_IN_BDT, FakeGateway
+from tests.integration.payments.world import Payments
 from tests.support.messages import notice_received
 from tests.support.polling import eventually
 from tests.support.queues import batch_of, receipts_for
@@ -124,48 +122,6 @@ async def test_the_repeated_request_finds_what_the_first_one_sent(payments: Paym
 
     assert (reply.status, reply.data["id"]) == (201, payment_id)
     assert reply.data["state"] == "pending"
-    assert len(payments.gateway.orders) == 1
-
-
-PAGE_UNKNOWN = Pending("page_unknown", handle="link_1")
-EXPIRED = Declined("EXPIRED", FailureKind.EXPIRED, is_final=True)
-
-
-@pytest.mark.parametrize(
-    ("closed", "pages"),
-    [
-        pytest.param(EXPIRED, 2, id="closed"),
-        pytest.param(Pending("gateway_pending"), 1, id="being paid"),
-        pytest.param(Paid("any", Money(115_000, "BDT"), "link_1", "1"), 1, id="paid"),
-        pytest.param(Unknown("timeout"), 1, id="nobody knows"),
-    ],
-)
-async def test_a_page_whose_address_was_lost_is_closed_before_another_is_opened(
-    new_database: str, redis_url: str, closed: Any, pages: int
-) -> None:
-    closing = FakeGateway(capabilities=replace(EVERYTHING_IN_BDT, cancels=True))
-    async with running_payments(new_database, redis_url, gateway=closing) as payments:
-        closing.next_starts.append(Unknown("timeout"))
-        closing.next_look_ups.append(PAGE_UNKNOWN)
-        closing.next_cancels.append(closed)
-        await payments.post("key")
-
-        reply = await payments.post("key")
-
-        assert reply.status == (502 if isinstance(closed, Unknown) else 201)
-        assert len(closing.orders) == pages
-        assert pages == 1 or reply.data["checkoutUrl"].endswith(closing.orders[1].reference)
-
-
-async def test_a_page_that_the_gateway_cannot_close_stays_the_only_one(payments: Payments) -> None:
-    payments.gateway.next_starts.append(Unknown("timeout"))
-    payments.gateway.next_look_ups.append(PAGE_UNKNOWN)
-    await payments.post("key")
-
-    reply = await payments.post("key")
-
-    assert (reply.status, reply.data["state"]) == (201, "pending")
-    assert (reply.data["reason"], reply.data["checkoutUrl"]) == ("page_unknown", None)
     assert len(payments.gateway.orders) == 1
 
 

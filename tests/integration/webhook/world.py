@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from services.webhook.app import http_part
 from services.webhook.settings import WebhookSettings
+from shared.gateways.registration import GatewayKeys
 from shared.process import Core, Part, open_core
 from tests.support.http_api import Api, Reply, serving
 from tests.support.queues import items_on
@@ -23,11 +24,13 @@ PAYMENT_ID = "pay_01KE70EHG0JY1QREBD77BRA2Z7"
 FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-def webhook_settings(database_url: str, redis_url: str) -> WebhookSettings:
+def webhook_settings(
+    database_url: str, redis_url: str, gateways: Mapping[str, GatewayKeys] | None = None
+) -> WebhookSettings:
     return WebhookSettings(
         database_url=database_url,
         redis_url=redis_url,
-        gateways=gateways_of_tests(),
+        gateways=gateways_of_tests() if gateways is None else gateways,
     )
 
 
@@ -81,6 +84,7 @@ async def running_webhook(
     *,
     direct_database_url: str | None = None,
     direct_redis_url: str | None = None,
+    gateways: Mapping[str, GatewayKeys] | None = None,
 ) -> AsyncIterator[Webhook]:
     """Run the service; the direct URLs are how the test looks, past any proxy."""
     observer = open_core(
@@ -90,7 +94,7 @@ async def running_webhook(
     )
     async with (
         observer as core,
-        http_part(webhook_settings(database_url, redis_url)) as part,
+        http_part(webhook_settings(database_url, redis_url, gateways)) as part,
         serving(parts=[part]) as api,
     ):
         yield Webhook(api, part, core)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -11,9 +12,19 @@ from hypothesis import strategies as st
 
 from services.payments.domain.check_schedule import CONFIRMATION_DELAYS
 from services.payments.domain.model import PaymentState
-from services.payments.domain.settlement import settle
+from services.payments.domain.settlement import settle, settle_start
 from services.payments.domain.state_machine import RESTING, TRANSITIONS
-from shared.gateways.interface import Claim, Declined, FailureKind, Outcome, Paid, Pending, Unknown
+from shared.gateways.interface import (
+    ActionRequired,
+    Claim,
+    Declined,
+    FailureKind,
+    MethodKind,
+    Outcome,
+    Paid,
+    Pending,
+    Unknown,
+)
 from shared.money import Money
 from tests.support.payments import NOW, PRICE, paid, payment_in
 
@@ -261,6 +272,120 @@ def test_a_confirmation_that_stays_out_is_asked_for_five_times_and_then_ever_mor
     assert change.payment.next_check_at == NOW + timedelta(seconds=30)
 
 
+FINAL = Declined("51", FailureKind.INSUFFICIENT_FUNDS, is_final=True)
+FINAL_CANCELLED = Declined("rejected", FailureKind.CANCELLED, is_final=True)
+ACTION = ActionRequired("authentication_required", "https://gateway.example/a")
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=str)
+@pytest.mark.parametrize("state", WAITING)
+def test_a_final_decline_ends_a_payment_at_once_whatever_was_claimed(
+    state: PaymentState, claim: Claim | None
+) -> None:
+    for verdict, end in ((FINAL, S.FAILED), (FINAL_CANCELLED, S.CANCELLED)):
+        change = settle(payment_in(state), verdict, claim=claim, now=NOW)
+
+        assert change is not None
+        assert (change.payment.state, change.event) == (end, "declined")
+        assert change.payment.reason == f"{verdict.kind}:{verdict.reason}"
+        assert change.payment.next_check_at is None
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=str)
+@pytest.mark.parametrize("state", [S.FAILED, S.CANCELLED])
+def test_a_final_decline_ends_the_looks_at_a_payment_that_had_failed(
+    state: PaymentState, claim: Claim | None
+) -> None:
+    looked_at = payment_in(state, next_check_at=NOW, reason="no funds")
+
+    change = settle(looked_at, FINAL, claim=claim, now=NOW)
+
+    assert change is not None
+    assert change.event == "closed"
+    assert change.payment == looked_at._replace(next_check_at=None)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=str)
+@pytest.mark.parametrize("state", WAITING)
+def test_a_customer_who_must_act_is_waited_for_like_a_network(
+    state: PaymentState, claim: Claim | None
+) -> None:
+    networks = check(state, Pending(ACTION.reason), claim)
+
+    assert check(state, ACTION, claim) == networks
+    assert networks is not None
+    assert networks[1] == ACTION.reason
+
+
+def begun(
+    state: PaymentState, outcome: Outcome, **changes: Any
+) -> tuple[PaymentState, str | None, str] | None:
+    change = settle_start(payment_in(state, **changes), outcome, now=NOW)
+    return None if change is None else (change.payment.state, change.payment.reason, change.event)
+
+
+STARTS: list[tuple[MethodKind, Outcome, tuple[PaymentState, str | None, str]]] = [
+    ("checkout", ACTION, (S.PENDING, "authentication_required", "checkout_opened")),
+    ("card", ACTION, (S.PENDING, "authentication_required", "checkout_opened")),
+    ("prompt", Pending("prompted"), (S.PENDING, "prompted", "accepted")),
+    ("card", paid(), (S.SUCCEEDED, None, "confirmed")),
+    ("card", OTHER_AMOUNT, (S.ON_HOLD, "amount_differs", "held")),
+    ("card", FINAL, (S.FAILED, "insufficient_funds:51", "declined")),
+    ("prompt", FINAL_CANCELLED, (S.CANCELLED, "cancelled:rejected", "declined")),
+    ("prompt", DECLINED, (S.PENDING, f"declined_once:{DECLINED.reason}", "checked")),
+    (
+        "checkout",
+        Declined("no such store", FailureKind.CONFIGURATION, is_final=True),
+        (S.FAILED, "gateway_refused:no such store", "checkout_refused"),
+    ),
+    (
+        "card",
+        Declined("no such card", FailureKind.CONFIGURATION, is_final=True),
+        (S.FAILED, "gateway_refused:no such card", "charge_refused"),
+    ),
+    ("checkout", UNKNOWN, (S.UNKNOWN, "checkout_unknown:timeout", "checkout_unknown")),
+    ("wallet", UNKNOWN, (S.UNKNOWN, "charge_unknown:timeout", "charge_unknown")),
+]
+
+
+@pytest.mark.parametrize("state", [S.CREATED, S.PENDING, S.UNKNOWN])
+@pytest.mark.parametrize(("method", "outcome", "expected"), STARTS, ids=str)
+def test_the_answer_to_an_order_follows_the_table(
+    state: PaymentState,
+    method: MethodKind,
+    outcome: Outcome,
+    expected: tuple[PaymentState, str | None, str],
+) -> None:
+    assert begun(state, outcome, method=method) == expected
+
+
+@pytest.mark.parametrize("outcome", [outcome for _, outcome, _ in STARTS], ids=str)
+@pytest.mark.parametrize("state", sorted(set(PaymentState) - {S.CREATED, S.PENDING, S.UNKNOWN}))
+def test_once_more_is_known_only_money_counts_of_the_answer_to_an_order(
+    state: PaymentState, outcome: Outcome
+) -> None:
+    change = settle_start(payment_in(state), outcome, now=NOW)
+
+    assert change is None or isinstance(outcome, Paid)
+
+
+@pytest.mark.parametrize(
+    ("method", "outcome", "seconds"),
+    [
+        ("prompt", Pending("prompted"), 5),
+        ("card", UNKNOWN, 5),
+        ("checkout", UNKNOWN, 30),
+    ],
+)
+def test_the_first_look_comes_as_soon_as_the_method_can_be_decided(
+    method: MethodKind, outcome: Outcome, seconds: int
+) -> None:
+    change = settle_start(payment_in(S.CREATED, method=method), outcome, now=NOW)
+
+    assert change is not None
+    assert change.payment.next_check_at == NOW + timedelta(seconds=seconds)
+
+
 verdicts = st.one_of(
     st.builds(
         paid,
@@ -271,19 +396,31 @@ verdicts = st.one_of(
     ),
     st.builds(Declined, st.text(max_size=200), st.sampled_from(FailureKind), st.booleans()),
     st.builds(Pending, st.sampled_from(["not_attempted", "gateway_pending"])),
+    st.just(ACTION),
     st.builds(Unknown, st.just("timeout")),
 )
 steps = st.tuples(verdicts, st.sampled_from(CLAIMS), st.integers(0, 30 * 3600))
 
 
-@given(st.sampled_from(WAITING), st.lists(steps, max_size=20))
+@given(
+    st.sampled_from(WAITING),
+    st.sampled_from(get_args(MethodKind)),
+    st.lists(steps, max_size=20),
+    st.integers(0, 20),
+)
 def test_along_every_story_the_rules_of_a_payment_hold(
-    state: PaymentState, story: list[tuple[Outcome, Claim | None, int]]
+    state: PaymentState,
+    method: MethodKind,
+    story: list[tuple[Outcome, Claim | None, int]],
+    answered_at: int,
 ) -> None:
-    payment, now, successes = payment_in(state), NOW, 0
-    for verdict, claim, seconds in story:
+    payment, now, successes = payment_in(state, method=method), NOW, 0
+    for number, (verdict, claim, seconds) in enumerate(story):
         now += timedelta(seconds=seconds)
-        change = settle(payment, verdict, claim=claim, now=now)
+        if number == answered_at:
+            change = settle_start(payment, verdict, now=now)
+        else:
+            change = settle(payment, verdict, claim=claim, now=now)
         if change is None:
             continue
         after = change.payment
@@ -292,7 +429,8 @@ def test_along_every_story_the_rules_of_a_payment_hold(
             assert after.next_check_at is None
         elif after.state not in RESTING:
             assert after.next_check_at is not None
-        assert after.next_check_at is None or after.next_check_at > now
+        is_planned = after.next_check_at == payment.next_check_at
+        assert after.next_check_at is None or after.next_check_at > now or is_planned
         assert (after.id, after.amount, after.reference) == (
             payment.id,
             payment.amount,
