@@ -127,7 +127,10 @@ class X402Gateway:
         return await self._resolved(order, outcome) if is_used else outcome
 
     async def look_up(self, order: Order) -> Outcome:
-        """Settle the same payment again while it can be, and ask the chain what became of it."""
+        """Settle the same payment again while it can be, and ask the chain what became of it.
+
+        Not for an order that `start` has finally refused: a try after that might be a payment.
+        """
         if not _is_payable(order):
             return Unknown("not_an_order_of_ours")
         if self._is_foreign(order):
