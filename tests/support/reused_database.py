@@ -28,7 +28,7 @@ _EMPTY = """
                AND NOT relispartition
                AND relnamespace::regnamespace::text IN (
                        'webhook', 'payments', 'enrollment', 'simulator')
-               AND relname <> 'migration'
+               AND relname NOT IN ('migration', 'transition')
         LOOP
             EXECUTE format('DELETE FROM %s', name);
         END LOOP;

@@ -1,33 +1,26 @@
-"""A database and a running simulator for each test."""
+"""An empty database and a running simulator for each test."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator
 
 import pytest
 
-from deploy.local.postgres_server import PostgresServer
-from services.simulator.app import MIGRATIONS, SERVICE
 from services.simulator.settings import SimulatorSettings
-from shared.migrations import migrate
 from tests.integration.simulator.world import (
     Merchant,
     Simulator,
     running_merchant,
     running_simulator,
 )
+from tests.support.reused_database import new_database, reused_database
+
+__all__ = ["merchant", "new_database", "reused_database", "settings", "simulator"]
 
 
 @pytest.fixture
-async def settings(postgres: PostgresServer) -> SimulatorSettings:
-    name = f"test_{uuid.uuid4().hex}"
-    postgres.create_database(name)
-    settings = SimulatorSettings(
-        database_url=postgres.url(name), public_url="http://gateway.example/"
-    )
-    await migrate(settings.database_url, SERVICE, MIGRATIONS)
-    return settings
+def settings(new_database: str) -> SimulatorSettings:
+    return SimulatorSettings(database_url=new_database, public_url="http://gateway.example/")
 
 
 @pytest.fixture
