@@ -140,7 +140,7 @@ def money_in(value: object, currency: str) -> Money | None:
 
     `5000`, `5000.0` and `"5000.00"` are the same amount of a currency without decimals.
     """
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    if not isinstance(value, (str, int, float)):
         return None
     try:
         return Money.from_decimal_text(str(value), currency)

@@ -53,7 +53,7 @@ class CampayNotices:
     def __init__(self, keys: Sequence[str], clock: Clock) -> None:
         self._keys = [key for key in keys if key]
         self._clock = clock
-        self._tokens = jwt.PyJWS(algorithms=["HS256"])
+        self._tokens = jwt.PyJWS()
 
     def read(self, headers: Mapping[str, str], body: bytes) -> Notice:
         """Verify a notice and read it. Of one that came as a GET, `body` is the query string.

@@ -245,6 +245,10 @@ NOT_DEFINITE: dict[str, tuple[bytes, str]] = {
         "http_400",
     ),
     "a code we do not know, with 200": (reply({"message": "ER409"}), "no_reference"),
+    "the end of a reference": (
+        reply({"message": "att_01KE70EHG0JY1QREBD77BRER101"}, status="400 Bad Request"),
+        "http_400",
+    ),
     "part of a reference": (
         reply({"message": "att_01KE70EHG0ER101EBD77BRA2Z8"}, status="400 Bad Request"),
         "http_400",

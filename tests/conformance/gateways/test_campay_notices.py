@@ -274,10 +274,11 @@ def test_without_a_configured_key_everything_is_refused(
     assert REGISTRATION.notices is not None
     reader = REGISTRATION.notices(keys, clock)
 
-    for token in (TOKEN, UNSIGNED, handmade(HEADER, orjson.dumps(CLAIMS), key="")):
-        with pytest.raises(NoticeRefusedError) as caught:
-            reader.read({}, as_json(signature=token))
-        assert caught.value.reason == "no_key_configured"
+    for one in (reader, CampayNotices([""], clock)):
+        for token in (TOKEN, UNSIGNED, handmade(HEADER, orjson.dumps(CLAIMS), key="")):
+            with pytest.raises(NoticeRefusedError) as caught:
+                one.read({}, as_json(signature=token))
+            assert caught.value.reason == "no_key_configured"
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import pytest
 import structlog
 
 from shared.gateways.campay.client import CampayGateway
-from shared.gateways.campay.tokens import RENEWAL_PAUSE
-from shared.gateways.http_client import HttpClient
+from shared.gateways.campay.tokens import RENEWAL_PAUSE, RenewedToken
+from shared.gateways.http_client import HttpAnswer, HttpClient
 from shared.gateways.interface import Declined, FailureKind, Pending, Unknown
+from shared.gateways.json_calls import JsonAnswer, read_json_answer
 from tests.support.campay import (
     HANDLE,
     PAID,
@@ -221,6 +222,20 @@ async def test_a_token_that_another_call_replaced_is_not_replaced_again(
 
     assert outcomes == [PAID] * 8
     assert story(server).count("token ") == 1
+
+
+async def test_only_the_token_in_use_is_replaced(clock: ManualClock) -> None:
+    names = iter("123")
+
+    async def ask() -> JsonAnswer:
+        return read_json_answer(HttpAnswer(200, b'{"token":"%s"}' % next(names).encode()))
+
+    tokens = RenewedToken(ask, clock)
+
+    assert await tokens.current() == "1"
+    assert await tokens.replaced("1") == "2"
+    assert await tokens.replaced("1") == "2"  # Refused to a slower call before it was replaced.
+    assert await tokens.replaced("2") == "3"
 
 
 async def test_a_permanent_token_has_no_other(server: ScriptedServer, clock: ManualClock) -> None:

@@ -112,6 +112,14 @@ def test_without_a_configured_secret_everything_is_refused(
     assert caught.value.reason == "no_secret_configured"
 
 
+@pytest.mark.parametrize("header", [{}, {"x-wh-secret": ""}], ids=str)
+def test_an_empty_secret_is_none(header: dict[str, str]) -> None:
+    with pytest.raises(NoticeRefusedError) as caught:
+        FapshiNotices(["", ""]).read(header, body())
+
+    assert caught.value.reason == "no_secret_configured"
+
+
 @pytest.mark.parametrize(
     ("changes", "claim"),
     [
