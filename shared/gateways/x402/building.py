@@ -1,4 +1,4 @@
-"""Builds the client from its variables; apart from them, because it loads eth-account."""
+"""Builds the client from its variables; apart from them, because it loads cryptography."""
 
 from __future__ import annotations
 

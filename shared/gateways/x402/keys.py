@@ -105,7 +105,7 @@ class X402Keys(GatewayKeys):
 
 
 def _client(keys: X402Keys, surroundings: Surroundings) -> X402Gateway:
-    # Loads eth-account, which takes half a second and 10 MB: only who pays with x402 needs it.
+    # Loads cryptography, which takes half a second and 10 MB: only who pays with x402 needs it.
     from shared.gateways.x402.building import gateway_of  # noqa: PLC0415
 
     return gateway_of(keys, surroundings)

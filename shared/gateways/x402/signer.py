@@ -1,6 +1,8 @@
 """Who signs for our wallet: a private key in memory now, a key service behind the same interface.
 
 The key is in no setting's repr, no exception and no log; nothing here hands it out again.
+eth-account is imported where it is used: its import starts a process (pycryptodome asks `file`
+about the interpreter), and importing a module of ours does nothing.
 """
 
 from __future__ import annotations
@@ -8,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from eth_account import Account
-from eth_account.messages import SignableMessage, encode_typed_data
 from eth_utils.crypto import keccak
+
+if TYPE_CHECKING:
+    from eth_account.messages import SignableMessage
 
 SIGNATURE_BYTES: Final = 65
 
@@ -36,6 +39,8 @@ class TypedData:
 
     def signable(self) -> SignableMessage:
         """Return it with its domain separator as header and its struct hash as body."""
+        from eth_account.messages import encode_typed_data  # noqa: PLC0415 - see the module
+
         return encode_typed_data(dict(self.domain), dict(self.types), dict(self.message))
 
     def digest(self) -> bytes:
@@ -74,6 +79,8 @@ class LocalSigner:
         # eth-account's own complaints may quote what they were given.
         if found is None or not 0 < int(found.group(1), 16) < _CURVE_ORDER:
             raise ValueError("a private key is 32 bytes in hexadecimal")
+        from eth_account import Account  # noqa: PLC0415 - see the module
+
         self._account = Account.from_key(f"0x{found.group(1)}")
 
     def __repr__(self) -> str:
