@@ -216,16 +216,16 @@ class FapshiGateway:
         """Read the transaction that decides; the listing only says which one that is."""
         is_prompt = isinstance(order.method, Prompt)
         handle = most_telling(statuses)
+        others = (status for other, status in statuses.items() if other != handle)
+        has_live = any(may_still_be_paid(status, is_prompt=is_prompt) for status in others)
+        if statuses[handle] == "CREATED" and not (is_prompt or has_live):
+            return await self._close_lost_page(order, handle)
         outcome = await self._status(order.reference, handle, is_prompt=is_prompt)
         if isinstance(outcome, Paid):
             paid = [status for status in statuses.values() if status == "SUCCESSFUL"]
             return replace(outcome, is_repeated=len(paid) > 1)
-        others = (status for other, status in statuses.items() if other != handle)
-        has_live = any(may_still_be_paid(status, is_prompt=is_prompt) for status in others)
         if isinstance(outcome, Declined):
             return replace(outcome, is_final=outcome.is_final and not has_live)
-        if outcome == Pending("gateway_created", handle) and not (is_prompt or has_live):
-            return await self._close_lost_page(order, handle)
         return outcome
 
     async def _close_lost_page(self, order: Order, handle: str) -> Outcome:
