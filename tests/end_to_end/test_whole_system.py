@@ -19,12 +19,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.local.environment import SIMULATOR_ACCOUNTS
 from deploy.local.ports import free_port
 from deploy.local.stack import LocalStack, free_ports
-from tests.support.notices import notice
+from services.simulator.sslcommerz.signing import sign
+from tests.support.notices import encode, notice_form
 from tests.support.polling import eventually
 from tests.support.requirements import needs
-from tests.support.settings import STORE_ID, STORE_PASSWORD
 from tests.support.supervised_stack import BARE
 
 WAITING = 1_000
@@ -52,8 +53,6 @@ def stack(trace_port: int) -> Iterator[LocalStack]:
     environment = BARE | {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{trace_port}",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
-        "SSLCOMMERZ_STORE_ID": STORE_ID,
-        "SSLCOMMERZ_STORE_PASSWORD": STORE_PASSWORD,
     }
     with LocalStack(directory / "data", free_ports(), split=True, environment=environment) as stack:
         yield stack
@@ -121,7 +120,7 @@ async def test_queues_are_measured_by_message_while_their_worker_is_stopped(
     async def send(number: int) -> int:
         async with limit:
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            body = notice(f"other-system-{number}")
+            body = _notice_of_another_system(number)
             async with http.post("/webhooks/sslcommerz", data=body, headers=headers) as answer:
                 return answer.status
 
@@ -132,6 +131,14 @@ async def test_queues_are_measured_by_message_while_their_worker_is_stopped(
     await eventually(lambda: _equals(_ready(payments), WAITING))
     worker.start()
     await eventually(lambda: _equals(_ready(payments), 0))
+
+
+def _notice_of_another_system(number: int) -> bytes:
+    """Return a notice that the store's gateway signed for a payment that is not ours."""
+    account = SIMULATOR_ACCOUNTS["sslcommerz"]
+    form = notice_form(f"other-system-{number}", store_id=account["SSLCOMMERZ_STORE_ID"])
+    fields = {name: value for name, value in form.items() if not name.startswith("verify_")}
+    return encode(fields | sign(fields, fields, account["SSLCOMMERZ_STORE_PASSWORD"]))
 
 
 async def _pay(http: aiohttp.ClientSession) -> dict[str, Any]:
