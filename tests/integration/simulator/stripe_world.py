@@ -140,14 +140,14 @@ def intent_form(reference: str = "INV-1", **changes: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def running_stripe(
-    settings: SimulatorSettings, merchant: Merchant
-) -> AsyncIterator[StripeWorld]:
+async def running_stripe(database_url: str, merchant: Merchant) -> AsyncIterator[StripeWorld]:
     port = free_port()
     endpoint = Endpoint(f"http://127.0.0.1:{port}")
     application = web.Application()
     application.router.add_post("/webhooks/stripe", endpoint.receive)
-    settings = settings.model_copy(update={"notice_url": endpoint.url})
+    settings = SimulatorSettings(
+        database_url=database_url, public_url="http://gateway.example/", notice_url=endpoint.url
+    )
     async with serving(application, port), running_simulator(settings, merchant) as simulator:
         http_client = stripe.AIOHTTPClient()
         client = stripe.StripeClient(

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 import pytest
 import stripe
 
-from services.simulator.settings import SimulatorSettings
 from services.simulator.stripe.cards import DECLINES
 from tests.integration.simulator.stripe_world import (
     StripeWorld,
@@ -19,8 +18,8 @@ from tests.integration.simulator.world import Merchant, eventually
 
 
 @pytest.fixture
-async def world(settings: SimulatorSettings, merchant: Merchant) -> AsyncIterator[StripeWorld]:
-    async with running_stripe(settings, merchant) as world:
+async def world(new_database: str, merchant: Merchant) -> AsyncIterator[StripeWorld]:
+    async with running_stripe(new_database, merchant) as world:
         yield world
 
 

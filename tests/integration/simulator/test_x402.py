@@ -18,7 +18,6 @@ from x402.http.utils import (
 from x402.schemas import PaymentPayload
 from x402.schemas.v1 import PaymentRequiredV1
 
-from services.simulator.settings import SimulatorSettings
 from services.simulator.x402.chain import CANCELED, TRANSFER, USED
 from tests.integration.simulator.world import Merchant, eventually
 from tests.integration.simulator.x402_world import (
@@ -42,8 +41,8 @@ NONCE_USED = "invalid_exact_evm_nonce_already_used"
 
 
 @pytest.fixture
-async def world(settings: SimulatorSettings, merchant: Merchant) -> AsyncIterator[X402World]:
-    async with running_x402(settings, merchant) as world:
+async def world(new_database: str, merchant: Merchant) -> AsyncIterator[X402World]:
+    async with running_x402(new_database, merchant) as world:
         yield world
 
 

@@ -114,7 +114,8 @@ def _question(method: str, parameters: tuple[Any, ...]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running_x402(settings: SimulatorSettings, merchant: Merchant) -> AsyncIterator[X402World]:
+async def running_x402(database_url: str, merchant: Merchant) -> AsyncIterator[X402World]:
+    settings = SimulatorSettings(database_url=database_url, public_url="http://gateway.example/")
     async with running_simulator(settings, merchant) as simulator:
         with requests.Session() as session:
             config = FacilitatorConfig(url=f"{simulator.url}/x402", http_client=session)
