@@ -104,14 +104,16 @@ async def verify_treatment(runtime: Runtime, payment: Payment) -> Treatment:
         return await runtime.core.treatment(connection, NAME, VERIFY, payment.nonce)
 
 
-async def settle_treatment(runtime: Runtime, payment: Payment) -> Treatment:
-    """Return what is in store for a call of `/settle`, and for its payment."""
+async def settle_treatment(
+    runtime: Runtime, payment: Payment, operation: str = SETTLE
+) -> Treatment:
+    """Return what is in store for a call that settles, and for its payment."""
     async with runtime.core.database.connection() as connection:
         usual = scenario_of(payment.value).call
         if usual is not None and not await store.claim_spoiling(connection, payment.nonce):
             usual = None
         return await runtime.core.treatment(
-            connection, NAME, SETTLE, payment.nonce, usual=usual, starts=True
+            connection, NAME, operation, payment.nonce, usual=usual, starts=True
         )
 
 

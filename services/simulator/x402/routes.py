@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -12,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from services.simulator import faults
+from services.simulator.behaviours import Behaviour
 from services.simulator.core import Treatment
 from services.simulator.faults import Reply
 from services.simulator.x402 import facilitator, resource, rpc, store
-from services.simulator.x402.facilitator import Verdict
 from services.simulator.x402.payment import Address, Nonce, NotReadableError, Payment, read_payment
 from services.simulator.x402.resource import PAYMENTS, RECEIPTS, REQUIRED, Offer
 from services.simulator.x402.runtime import Runtime
@@ -123,36 +124,23 @@ class _Calls:
             int(wish.amount),
             wish.pay_to,
         )
-        version = next((each for each, name in PAYMENTS.items() if name in request.headers), None)
+        version = next((each for each, name in PAYMENTS.items() if name in request.headers), 0)
+        bought = _bought(offer, version, request.headers.get(PAYMENTS.get(version, ""), ""))
+        if isinstance(bought, Reply):
+            return await faults.answer(request, await self._treatment(RESOURCE), _always(bought))
+        treatment = await facilitator.settle_treatment(self._runtime, bought, RESOURCE)
+        is_flattened = treatment.is_told(Behaviour.ERROR_AFTER)
 
         async def work() -> Reply:
-            if version is None:
-                return _wanted(offer, "PAYMENT-SIGNATURE or X-PAYMENT header is required")
-            return await self._sell(offer, version, request.headers[PAYMENTS[version]])
+            judged = await facilitator.verify(self._runtime, bought, treatment.plan)
+            if not judged["isValid"]:
+                return _wanted(offer, judged["invalidReason"])
+            verdict = await facilitator.settle(self._runtime, bought, treatment.plan)
+            return _sold(verdict.rendered(), version, is_flattened=is_flattened)
 
-        return await faults.answer(request, await self._treatment(RESOURCE), work)
-
-    async def _sell(self, offer: Offer, version: int, header: str) -> Reply:
-        payload, requirements = resource.decode(header), offer.requirements(version)
-        if payload is None:
-            return Reply({"error": "the payment header cannot be read"}, status=400)
-        if requirements is None or payload.get("accepted", requirements) != requirements:
-            return _wanted(offer, "No matching payment requirements")
-        request = {
-            "x402Version": version,
-            "paymentPayload": payload,
-            "paymentRequirements": requirements,
-        }
-        try:
-            payment = read_payment(request)
-        except NotReadableError as error:
-            return _wanted(offer, error.reason)
-        treatment = await facilitator.settle_treatment(self._runtime, payment)
-        judged = await facilitator.verify(self._runtime, payment, treatment.plan)
-        if not judged["isValid"]:
-            return _wanted(offer, judged["invalidReason"])
-        verdict = await facilitator.settle(self._runtime, payment, treatment.plan)
-        return _sold(verdict, version)
+        if is_flattened:
+            treatment = replace(treatment, fault=None)
+        return await faults.answer(request, treatment, work)
 
     async def _judge(
         self,
@@ -215,11 +203,51 @@ def _wanted(offer: Offer, error: str) -> Reply:
     return Reply(body, status=402, headers={REQUIRED: header, "Cache-Control": "no-store"})
 
 
-def _sold(verdict: Verdict, version: int) -> Reply:
-    receipt = {RECEIPTS[version]: resource.encode(verdict.rendered())}
-    if verdict.reason is not None:
+def _bought(offer: Offer, version: int, header: str) -> Payment | Reply:
+    """Read the payment for an offer, or refuse it; there is none in version 0."""
+    if not version:
+        return _wanted(offer, "PAYMENT-SIGNATURE or X-PAYMENT header is required")
+    payload, requirements = resource.decode(header), offer.requirements(version)
+    if payload is None:
+        return Reply({"error": "the payment header cannot be read"}, status=400)
+    if requirements is None or payload.get("accepted", requirements) != requirements:
+        return _wanted(offer, "No matching payment requirements")
+    try:
+        return read_payment(
+            {
+                "x402Version": version,
+                "paymentPayload": payload,
+                "paymentRequirements": requirements,
+            }
+        )
+    except NotReadableError as error:
+        return _wanted(offer, error.reason)
+
+
+def _sold(settlement: facilitator.Json, version: int, *, is_flattened: bool) -> Reply:
+    """Hand out the page, or not.
+
+    A seller with the x402 package tells of a facilitator's 500 as of a refusal, although the
+    transfer may have been made: the settlement is flattened.
+    """
+    if is_flattened:
+        settlement = {
+            **settlement,
+            "success": False,
+            "errorReason": "Facilitator settle failed (500): Internal Server Error",
+            "transaction": "",
+        }
+    receipt = {RECEIPTS[version]: resource.encode(settlement)}
+    if not settlement["success"]:
         return Reply({}, status=402, headers=receipt)
     return Reply({"content": "what was paid for"}, headers=receipt)
+
+
+def _always(reply: Reply) -> Callable[[], Awaitable[Reply]]:
+    async def work() -> Reply:
+        return reply
+
+    return work
 
 
 def _parsed(body: bytes) -> Any:

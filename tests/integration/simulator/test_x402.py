@@ -412,3 +412,20 @@ async def test_the_resource_refuses_what_it_did_not_ask_for(world: X402World) ->
             address, headers={"PAYMENT-SIGNATURE": header}
         ) as response:
             assert response.status == status
+
+
+async def test_a_seller_may_call_a_transfer_a_failure(world: X402World) -> None:
+    address = f"{world.simulator.url}/x402/resource"
+    request = fresh_request(10_018)
+    header = base64.b64encode(json.dumps(request["paymentPayload"]).encode()).decode()
+
+    async with world.simulator.client.get(
+        address, params={"amount": "10018"}, headers={"PAYMENT-SIGNATURE": header}
+    ) as response:
+        assert response.status == 402
+        receipt = decode_payment_response_header(response.headers["PAYMENT-RESPONSE"])
+
+    assert not receipt.success
+    assert receipt.error_reason is not None
+    assert receipt.error_reason.startswith("Facilitator settle failed (500)")
+    assert len(await world.charges(nonce_of(request))) == 1
