@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from aiohttp import web
-from pydantic import Field, StringConstraints
+from pydantic import (
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import InitErrorDetails
 
 from services.payments import orders, store
 from services.payments.domain.model import PaymentState
@@ -99,8 +106,26 @@ class WalletBody(Body):
         return Wallet(self.recipient)
 
 
+def _named_by_field(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Let errors name a field as the caller wrote it: pydantic puts the tag of a union between."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        problems: list[InitErrorDetails] = [
+            {
+                "type": item["type"],
+                "loc": item["loc"][1:] or (("type",) if isinstance(value, dict) else ()),
+                "ctx": item.get("ctx", {}),
+                "input": item["input"],
+            }
+            for item in error.errors(include_url=False)
+        ]
+        raise ValidationError.from_exception_data("method", problems) from None
+
+
 MethodBody = Annotated[
-    CheckoutBody | PromptBody | CardBody | WalletBody, Field(discriminator="type")
+    Annotated[CheckoutBody | PromptBody | CardBody | WalletBody, Field(discriminator="type")],
+    WrapValidator(_named_by_field),
 ]
 
 

@@ -311,17 +311,19 @@ async def test_a_page_whose_address_was_lost_is_shown_once_a_look_finds_it(
 
 WRONG: list[tuple[Any, str]] = [
     ("prompt", "method"),
-    ({}, "method"),
-    ({"type": "cash"}, "method"),
-    ({"type": "prompt"}, "method.prompt.phone"),
-    ({"type": "prompt", "phone": "+8801700000000"}, "method.prompt.phone"),
-    ({"type": "prompt", "phone": 8801700000000}, "method.prompt.phone"),
-    ({"type": "prompt", "phone": "01700000000"}, "method.prompt.phone"),
-    ({"type": "card"}, "method.card.paymentMethod"),
-    ({"type": "card", "paymentMethod": "pm_1", "offSession": "yes"}, "method.card.offSession"),
-    ({"type": "card", "paymentMethod": "pm_1", "number": "4242"}, "method.card.number"),
-    ({"type": "wallet", "recipient": "0x12"}, "method.wallet.recipient"),
-    ({"type": "checkout", "phone": PHONE}, "method.checkout.phone"),
+    ([], "method"),
+    ({}, "method.type"),
+    ({"type": "cash"}, "method.type"),
+    ({"type": ["card"]}, "method.type"),
+    ({"type": "prompt"}, "method.phone"),
+    ({"type": "prompt", "phone": "+8801700000000"}, "method.phone"),
+    ({"type": "prompt", "phone": 8801700000000}, "method.phone"),
+    ({"type": "prompt", "phone": "01700000000"}, "method.phone"),
+    ({"type": "card"}, "method.paymentMethod"),
+    ({"type": "card", "paymentMethod": "pm_1", "offSession": "yes"}, "method.offSession"),
+    ({"type": "card", "paymentMethod": "pm_1", "number": "4242"}, "method.number"),
+    ({"type": "wallet", "recipient": "0x12"}, "method.recipient"),
+    ({"type": "checkout", "phone": PHONE}, "method.phone"),
 ]
 
 
