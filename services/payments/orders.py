@@ -10,6 +10,7 @@ from opentelemetry.trace import SpanKind
 
 from services.payments import attempt_store, metrics, store
 from services.payments.attempt_store import StoredOrder
+from services.payments.domain.model import PaymentState
 from services.payments.domain.settlement import settle_start
 from services.payments.domain.state_machine import RESTING
 from services.payments.runtime import (
@@ -53,6 +54,10 @@ from shared.money import Money
 #: The only answer of a look-up after which an order may be begun anew: nobody knows of it, or what
 #: was open is closed.
 NOT_ATTEMPTED: Final = Pending("not_attempted")
+
+
+#: States in which nothing is begun anew: it has ended, or a notice says that there is money.
+_BEYOND_START: Final = RESTING | {PaymentState.PROCESSING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +215,10 @@ async def _resume(
     """Carry on a request that was cut off: never a second try while the first may be one."""
     if last.state not in {"started", "abandoned"}:
         return None
-    if (await read_payment(runtime, last.payment_id)).payment.state in RESTING:
-        return None
     async with runtime.core.database.connection() as connection:
+        payment = (await store.find_by_ids(connection, [last.payment_id]))[last.payment_id]
+        if payment.state in _BEYOND_START:
+            return None
         stored = (await attempt_store.find_orders(connection, [last.reference]))[last.reference]
     asked_at = runtime.core.clock()
     outcome = await runtime.gateways[gateway_name].look_up(stored.order)
@@ -227,6 +233,9 @@ async def _resume(
     now = runtime.core.clock()
     order = replace(stored.order, reference=new_id("att", now), started_at=now, handle=None)
     async with runtime.core.database.transaction() as connection:
+        payment = await store.lock_payment(connection, last.payment_id)
+        if payment.state in _BEYOND_START or payment.reference != last.reference:
+            return None  # A notice, or another request, was faster.
         await attempt_store.save_attempt(connection, last.reference, state="abandoned")
         return await _record_attempt(
             runtime,

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from services.payments import attempt_store, store
-from shared.gateways.interface import Declined, Paid, Pending, Prompt, Unknown
+from shared.gateways.interface import (
+    Declined,
+    Order,
+    Outcome,
+    Paid,
+    Pending,
+    Prompt,
+    Unknown,
+)
 from shared.identifiers import new_id
 from shared.messaging import receiver as receiver_module
 from shared.money import Money
@@ -122,6 +130,40 @@ async def test_the_repeated_request_finds_what_the_first_one_sent(payments: Paym
 
     assert (reply.status, reply.data["id"]) == (201, payment_id)
     assert reply.data["state"] == "pending"
+    assert len(payments.gateway.orders) == 1
+
+
+async def test_nothing_is_begun_anew_while_a_notice_says_that_there_is_money(
+    payments: Payments,
+) -> None:
+    payments.gateway.next_starts.append(Unknown("timeout"))
+    await payments.post("key", method=PROMPT)
+    (order,) = payments.gateway.orders
+    await payments.notify(notice_received(order.reference, validation_id="txn_1"))
+
+    reply = await payments.post("key", method=PROMPT)
+
+    assert (reply.status, reply.data["state"]) == (201, "processing")
+    assert len(payments.gateway.orders) == 1
+
+
+async def test_a_notice_that_comes_during_the_look_of_a_repeated_request_keeps_it_from_beginning(
+    payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payments.gateway.next_starts.append(Unknown("timeout"))
+    await payments.post("key", method=PROMPT)
+    (order,) = payments.gateway.orders
+
+    async def notice_meanwhile(_order: Order) -> Outcome:
+        charge = payments.gateway.charge(order.reference)
+        notice = notice_received(order.reference, validation_id=charge.validation_id)
+        await payments.notify(notice)
+        return Pending("not_attempted")  # As the gateway said just before.
+
+    monkeypatch.setattr(payments.gateway, "look_up", notice_meanwhile)
+    reply = await payments.post("key", method=PROMPT)
+
+    assert (reply.status, reply.data["state"]) == (201, "succeeded")
     assert len(payments.gateway.orders) == 1
 
 
