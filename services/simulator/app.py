@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from services.simulator import notices
+from services.simulator.campay.gateway import CampaySimulator
 from services.simulator.control import control_routes
 from services.simulator.core import Core
 from services.simulator.fapshi.gateway import FapshiSimulator
@@ -35,6 +36,7 @@ def build_gateways(core: Core, settings: SimulatorSettings) -> Sequence[GatewayS
     return (
         SslcommerzSimulator(core, settings),
         FapshiSimulator(core, settings),
+        CampaySimulator(core, settings),
         StripeSimulator(core, settings),
         X402Simulator(core, settings),
     )

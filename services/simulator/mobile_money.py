@@ -132,7 +132,9 @@ MAGIC: Final[Mapping[int, Scenario]] = MappingProxyType(
             status=fault(Behaviour.DROP),
             status_times=2,
         ),
-        19: Scenario("a prompt pending, a page declined; 20 s later paid", wish="late_success"),
+        19: Scenario(
+            "pending at first (on a page of Fapshi declined), 20 s later paid", wish="late_success"
+        ),
         20: Scenario(
             "paid at once, but the call that starts it is not answered for 30 s",
             start=fault(Behaviour.TIMEOUT),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import AliasChoices, Field, SecretStr
 
 from shared.settings import ServiceSettings
@@ -31,6 +33,17 @@ class SimulatorSettings(ServiceSettings):
     fapshi_reads_per_minute: int = Field(default=6, ge=0, alias="SIMULATOR_FAPSHI_READS_PER_MINUTE")
     #: Whether Fapshi's support has switched on prompts for the account.
     fapshi_direct_pay: bool = Field(default=True, alias="SIMULATOR_FAPSHI_DIRECT_PAY")
+    #: How long a token of Campay lives.
+    campay_token_seconds: int = Field(default=3600, ge=1, alias="SIMULATOR_CAMPAY_TOKEN_SECONDS")
+    #: Whether Campay answers the same `external_reference` with the same first result; that it
+    #: does is documented, but not confirmed.
+    campay_is_idempotent: bool = Field(default=True, alias="SIMULATOR_CAMPAY_IS_IDEMPOTENT")
+    #: How an application's page has set its callback: as GET, or as POST of JSON or of a form.
+    campay_callback: Literal["get", "json", "form"] = Field(
+        default="json", alias="SIMULATOR_CAMPAY_CALLBACK"
+    )
+    #: Whether the application's settings allow withdrawals.
+    campay_withdraw: bool = Field(default=True, alias="SIMULATOR_CAMPAY_WITHDRAW")
 
     sslcommerz_store_id: str = Field(default="sluice_demo", alias="SSLCOMMERZ_STORE_ID")
     sslcommerz_store_password: SecretStr = Field(

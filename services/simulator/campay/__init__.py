@@ -1,0 +1,1 @@
+"""Campay: tokens, phone prompts and payment links, withdrawals, callbacks with a JWT."""
