@@ -43,7 +43,7 @@ def serve(
         request_id = new_id("req")
         headers = {
             "Request-Id": request_id,
-            "Stripe-Version": request.headers.get("Stripe-Version", API_VERSION),
+            "Stripe-Version": _plain(request.headers.get("Stripe-Version", "")) or API_VERSION,
         }
         try:
             call = await _read_call(runtime, request, request_id)
@@ -82,17 +82,18 @@ async def _read_call(runtime: Runtime, request: web.Request, request_id: str) ->
     """
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     given = key.strip() if scheme.lower() == "bearer" else ""
-    if not hmac.compare_digest(given.encode(), runtime.secret_key.get_secret_value().encode()):
-        raise errors.unauthorized(given)
+    expected = runtime.secret_key.get_secret_value()
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode()):
+        raise errors.unauthorized(_plain(given))
     text = request.query_string
     if request.method == "POST":
         text = (await read_body(request)).decode("utf-8", "replace")
     idempotency_key = None
     if request.method == "POST" and "Idempotency-Key" in request.headers:
-        idempotency_key = request.headers["Idempotency-Key"]
+        idempotency_key = _plain(request.headers["Idempotency-Key"])
         if not 0 < len(idempotency_key) <= idempotency.KEY_LENGTH_MAX:
             raise errors.bad_request(
-                f"Idempotency keys must have 1 to {idempotency.KEY_LENGTH_MAX} characters."
+                f"Idempotency keys must have 1 to {idempotency.KEY_LENGTH_MAX} ASCII characters."
             )
     subject = request.match_info.get("subject", "")
     return Call(
@@ -103,6 +104,11 @@ async def _read_call(runtime: Runtime, request: web.Request, request_id: str) ->
         idempotency_key=idempotency_key,
         subject=subject if subject.isprintable() else "",
     )
+
+
+def _plain(header: str) -> str:
+    """Return a header that can be repeated and stored, or nothing."""
+    return header if header.isascii() and header.isprintable() else ""
 
 
 async def _treatment(runtime: Runtime, work: Work) -> Treatment:

@@ -15,6 +15,7 @@ from services.simulator.x402.routes import protocol_routes
 from services.simulator.x402.runtime import Runtime
 from services.simulator.x402.scenarios import BEHAVIOURS, MAGIC, NAME, PLAIN, WISHES
 from services.simulator.x402.store import Submitted
+from services.simulator.x402.verification import load_library
 from shared.web.routes import Route
 
 
@@ -26,6 +27,7 @@ class X402Simulator:
     wishes: Final = WISHES
 
     def __init__(self, core: Core, settings: SimulatorSettings) -> None:
+        load_library()
         self._runtime = Runtime(core=core, network=NETWORKS[settings.x402_network])
 
     def routes(self) -> Sequence[Route]:

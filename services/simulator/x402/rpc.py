@@ -108,10 +108,13 @@ class Node:
         if not isinstance(wish, Mapping):
             raise _invalid("the filter is no object")
         first, last = self._range(wish)
-        addresses = wish.get("address")
+        addresses = wish.get("address") or [self._token]
         if isinstance(addresses, str):
             addresses = [addresses]
-        if addresses and self._token not in {str(address).lower() for address in addresses}:
+        if not isinstance(addresses, list):
+            raise _invalid("the address is none")
+        wanted = {str(address).lower() for address in addresses}
+        if self._token not in wanted or first > self._latest:
             return []
         topics = _topics(wish.get("topics"))
         mined = await self._mined(topics, first, last)
@@ -129,6 +132,8 @@ class Node:
         return chain.receipt(self._network, found, SIGNER)
 
     def _range(self, wish: Mapping[str, Any]) -> tuple[int, int]:
+        if "blockHash" in wish:
+            raise _invalid("this node wants a range of blocks")
         first = self._number(wish.get("fromBlock", "latest"))
         last = self._number(wish.get("toBlock", "latest"))
         if first > last:

@@ -1,17 +1,19 @@
-"""Checking a payment without the chain: window, amounts and the EIP-712 signature. Pure."""
+"""Checking a payment without the chain: window, amounts and the EIP-712 signature. Pure.
+
+eth-account is imported where it is used: its import takes half a second and starts a process.
+"""
 
 from __future__ import annotations
 
+import importlib
 from functools import lru_cache
-from typing import Final
-
-from eth_account import Account
-from eth_account.messages import SignableMessage, encode_typed_data
-from eth_keys.exceptions import BadSignature
-from eth_utils.exceptions import ValidationError
+from typing import TYPE_CHECKING, Final
 
 from services.simulator.x402.payment import Payment
 from services.simulator.x402.reasons import Reason
+
+if TYPE_CHECKING:
+    from eth_account.messages import SignableMessage
 
 SCHEME: Final = "exact"
 
@@ -35,6 +37,11 @@ _TYPES: Final = {
 }
 
 
+def load_library() -> None:
+    """Import what checks signatures, so that the first payment need not wait for it."""
+    importlib.import_module("eth_account")
+
+
 def objection_to(payment: Payment, now: int) -> Reason | None:
     """Return why a payment is not valid at a Unix time, or None; balance and nonce aside."""
     return _mismatch(payment) or _outside_window(payment, now) or _forgery(payment)
@@ -42,6 +49,8 @@ def objection_to(payment: Payment, now: int) -> Reason | None:
 
 def message_of(payment: Payment) -> SignableMessage:
     """Return what must have been signed, under the domain that the seller names."""
+    from eth_account.messages import encode_typed_data  # noqa: PLC0415 - see the module
+
     assert payment.network is not None, "it is checked before"
     assert payment.domain is not None, "it is checked before"
     name, version = payment.domain
@@ -107,6 +116,10 @@ def _forgery(payment: Payment) -> Reason | None:
 @lru_cache(maxsize=4096)
 def _signer_of(payment: Payment) -> str | None:
     """Recover who signed: 5 ms in pure Python, and a payment is verified before it is settled."""
+    from eth_account import Account  # noqa: PLC0415 - see the module
+    from eth_keys.exceptions import BadSignature  # noqa: PLC0415
+    from eth_utils.exceptions import ValidationError  # noqa: PLC0415
+
     signature = payment.signature.removeprefix("0x")
     if len(signature) != 2 * _SIGNATURE_BYTES:
         return None

@@ -225,10 +225,12 @@ async def test_two_requests_for_one_intent_at_once_do_not_both_confirm(
 async def test_a_key_has_at_most_255_characters(world: StripeWorld) -> None:
     assert (await world.post(INTENTS, intent_form(), key="k" * 255))[0] == 200
     assert (await world.post(INTENTS, intent_form(), key="k" * 256))[0] == 400
+    assert (await world.post(INTENTS, intent_form(), key="clé"))[0] == 400
 
 
 @pytest.mark.parametrize(
-    "authorization", [None, "Bearer sk_test_other", f"Basic {SECRET_KEY}", "Bearer "]
+    "authorization",
+    [None, "Bearer sk_test_other", f"Basic {SECRET_KEY}", "Bearer ", "Bearer sk_tést_öther"],
 )
 async def test_another_key_is_refused(world: StripeWorld, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}

@@ -155,6 +155,9 @@ async def test_the_node_refuses_what_real_ones_refuse(world: X402World) -> None:
     assert await world.refusal("eth_getLogs", wide) == -32602
     assert await world.refusal("eth_sendRawTransaction", "0x") == -32601
     assert await world.refusal("eth_getBlockByNumber", "newest") == -32602
+    assert await world.refusal("eth_getLogs", {"address": 7}) == -32602
+    far = hex(2**60)
+    assert await world.ask("eth_getLogs", {"fromBlock": far, "toBlock": far}) == []
     status, batch = await world.post(
         "rpc", [{"jsonrpc": "2.0", "id": 1, "method": "eth_chainId"}, "nonsense"]
     )
