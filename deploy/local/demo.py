@@ -23,8 +23,10 @@ from deploy.local.arguments import port_number
 from deploy.local.demo_fates import FATES, Order, count_min, plan_orders
 from deploy.local.demo_traffic import DemoError, Made, Shop, open_client
 from deploy.local.invariants.findings import Result
+from deploy.local.load_plan import GATEWAYS
 from deploy.local.own_stack import own_directory, own_environment, stop_in_order_at_sigterm
 from deploy.local.printing import console
+from deploy.local.simulator_names import names_in
 from deploy.local.stack import LocalStack, free_ports
 from deploy.local.story import Story
 
@@ -37,8 +39,12 @@ ALL_WELL: Final = 0
 WRONG_END: Final = 1
 
 #: The demonstration is one caller with everybody's requests. The reconciler's first look comes
-#: sooner than by default (30 s), so that it is over sooner.
-_SETTINGS: Final = {"API_RATE_LIMIT_PER_SECOND": "1000", "PAYMENT_FIRST_CHECK_AFTER": "PT10S"}
+#: sooner than by default (30 s), and a call that hangs costs less, so that it is over sooner.
+_SETTINGS: Final = {
+    "API_RATE_LIMIT_PER_SECOND": "1000",
+    "PAYMENT_FIRST_CHECK_AFTER": "PT10S",
+    "GATEWAY_TIMEOUT_SECONDS": "3",
+}
 
 _WHOLE_WAY: Final = "enrollment_whole_way_duration_seconds"
 
@@ -122,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _perform(target: Console, stack: LocalStack, orders: Sequence[Order]) -> Performance:
     async with open_client(stack.url, stack.api_key) as client:
-        shop = Shop(client, run=f"{int(time.time()):x}")
+        shop = Shop(client, f"{int(time.time()):x}", names_in(stack.environment))
         with _progress(target) as progress:
             sending = progress.add_task("payments made", total=len(orders))
             ending = progress.add_task("at their end", total=len(orders))
@@ -199,18 +205,20 @@ def _table(all_made: Sequence[Made]) -> Table:
     table = Table(title="Payments", title_justify="left", show_footer=True)
     ended = [made for made in all_made if made.is_at_its_end]
     enrolled = {made.enrollment_id for made in all_made} - {None}
-    table.add_column("Fate", "all")
+    table.add_column("Gateway", "all")
+    table.add_column("Fate", "")
     table.add_column("Sent", f"{len(all_made)}", justify="right")
     table.add_column("Must end", "")
     table.add_column("Reached", f"{len(ended)}", justify="right")
     table.add_column("Enrollments", f"{len(enrolled)}", justify="right")
-    for name, fate in FATES.items():
+    for name, fate in sorted(FATES.items(), key=lambda item: list(GATEWAYS).index(item[1].gateway)):
         made_so = [made for made in all_made if made.order.fate == name]
         if not made_so:
             continue
         reached = sum(made.is_at_its_end for made in made_so)
         enrollments = {made.enrollment_id for made in made_so} - {None}
         table.add_row(
+            fate.gateway,
             fate.story,
             f"{len(made_so)}",
             f"{fate.state}{', enrolled' if fate.is_enrolled else ''}",

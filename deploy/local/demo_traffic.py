@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,6 +14,7 @@ import aiohttp
 
 from deploy.local.demo_fates import FATES, Order
 from deploy.local.errors import LocalStackError
+from deploy.local.simulator_names import NameAtSimulator
 
 #: Orders in flight at once.
 ORDERS_AT_ONCE: Final = 16
@@ -23,10 +25,14 @@ LOOK_SECONDS: Final = 0.5
 #: One request; the slowest fates take 2 s in the background, not here.
 REQUEST_SECONDS: Final = 15.0
 
+#: Pause before a creation is asked for again that the gateway did not answer.
+REPEAT_SECONDS: Final = 1.0
+
 #: Entries of a page of the lists.
 PAGE_SIZE: Final = 100
 
-GATEWAY: Final = "sslcommerz"
+#: How often a creation is asked for that the gateway did not answer.
+TRIES_MAX: Final = 8
 
 
 class DemoError(LocalStackError):
@@ -56,11 +62,13 @@ class Shop:
     Args:
         client: The connection to Sluice, with its address and the key's header.
         run: Tells the customers of this run from those of others on the same data.
+        name_of: What a gateway knows a payment by.
     """
 
-    def __init__(self, client: aiohttp.ClientSession, run: str) -> None:
+    def __init__(self, client: aiohttp.ClientSession, run: str, name_of: NameAtSimulator) -> None:
         self._client = client
         self._run = run
+        self._name_of = name_of
 
     async def make_all(self, orders: Sequence[Order], advance: Callable[[], None]) -> list[Made]:
         """Make a payment of each order and act as its customer.
@@ -103,13 +111,13 @@ class Shop:
             return await response.text()
 
     async def _make(self, order: Order) -> Made:
-        payment = await self._call(
-            "POST",
-            "/api/payments",
+        fate = FATES[order.fate]
+        payment = await self._create(
             {
-                "gateway": GATEWAY,
+                "gateway": fate.gateway,
                 "amount": order.amount,
-                "currency": "BDT",
+                "currency": order.currency,
+                "method": dict(fate.method),
                 "customer": {"id": self._customer_id(order)},
                 "product": {"id": f"course-{order.product}"},
                 "returnUrl": "https://shop.example/thanks",
@@ -120,16 +128,35 @@ class Shop:
         await self._act(made)
         return made
 
+    async def _create(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Create a payment, and ask again with the same key while the gateway does not answer.
+
+        Raises:
+            DemoError: it was refused, or the gateway never answers.
+        """
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        problem = "was never tried"
+        for _ in range(TRIES_MAX):
+            async with self._client.post("/api/payments", json=body, headers=headers) as response:
+                answer: Mapping[str, Any] = await response.json()
+            if response.ok:
+                data: Mapping[str, Any] = answer["data"]
+                return data
+            problem = f"was answered with {response.status}: {answer}"
+            if response.status != HTTPStatus.BAD_GATEWAY:
+                break
+            await asyncio.sleep(REPEAT_SECONDS)
+        raise DemoError(f"POST /api/payments {problem}")
+
     async def _act(self, made: Made) -> None:
-        """Do what the customer does at the gateway's page."""
+        """Do what the customer does at the gateway's page, or on the phone."""
         fate = FATES[made.order.fate]
-        if fate.customer == "leaves":
+        if fate.customer in {"leaves", "none"}:
             return
         wish = "paid" if fate.customer == "pays" else "cancelled"
+        reference = self._name_of(fate.gateway, made.reference)
         paid = await self._call(
-            "POST",
-            f"/simulator/{GATEWAY}/pay",
-            {"reference": made.reference, "fate": wish},
+            "POST", f"/simulator/{fate.gateway}/pay", {"reference": reference, "fate": wish}
         )
         if fate.comes_back:
             callback = paid["callback"]

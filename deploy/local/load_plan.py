@@ -33,14 +33,14 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     }
 )
 
-#: A whole number of the currency's larger unit, so that no amount is one of the simulator's magic
-#: ones: what happens to a payment is the profile's business here.
+#: Amounts that end in 00, so that none is one of the simulator's magic ones: what happens to a
+#: payment is the profile's business here.
 _AMOUNTS: Final[Mapping[str, tuple[str, int, int, int]]] = MappingProxyType(
     {
-        # Currency, smallest and largest amount in whole units, minor units of one.
+        # Currency, smallest and largest amount in steps, minor units of a step.
         "sslcommerz": ("BDT", 100, 3_000, 100),
-        "fapshi": ("XAF", 100, 20_000, 1),
-        "campay": ("XAF", 100, 20_000, 1),
+        "fapshi": ("XAF", 1, 200, 100),
+        "campay": ("XAF", 1, 200, 100),
         "stripe": ("USD", 5, 200, 100),
         "x402": ("USDC", 1, 5, 1_000_000),
     }

@@ -28,6 +28,10 @@ def test_payments_cycle_through_the_gateways_and_what_each_can_do() -> None:
     assert methods == {"prompt": 25, "checkout": 25}
 
 
+def test_no_amount_is_magic_to_the_simulator() -> None:
+    assert {each.amount % 100 for each in plan(500, GATEWAYS, 1)} == {0}
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_built_in_profile_is_one_that_the_simulator_takes(name: str) -> None:
     profile = Profile.model_validate(read_profile(name, seed=7))
