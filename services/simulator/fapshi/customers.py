@@ -168,7 +168,7 @@ async def _plan_notices(
     behaviour = None if fault is None else fault.behaviour
     if behaviour == Behaviour.NEVER:
         return
-    secret: str | None = runtime.webhook_secret
+    secret = runtime.webhook_secret or None  # Without one in the dashboard no header is sent.
     if behaviour == Behaviour.BADLY_SIGNED:
         secret = None
     elif behaviour == Behaviour.WRONG_SECRET:

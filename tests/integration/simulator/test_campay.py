@@ -368,13 +368,6 @@ async def test_a_profile_decides_about_prompts(campay: Application) -> None:
     assert len(await campay.charges(started["external_reference"])) == 1
 
 
-async def test_the_simulator_runs_with_every_default(settings: SimulatorSettings) -> None:
-    defaults = SimulatorSettings(database_url=settings.database_url)
-
-    assert defaults.public_url
-    assert all(getattr(defaults, name) is not None for name in ("campay_token", "fapshi_api_key"))
-
-
 async def test_no_state_is_reached_but_by_the_protocol(campay: Application) -> None:
     started = await campay.collect()
     await campay.pay(started["external_reference"], "declined")
