@@ -161,13 +161,19 @@ async def mine(connection: Connection, submitted: Submitted, now: datetime) -> S
 
 
 async def mine_due(runtime: Runtime) -> int:
-    """Let blocks take what is due, and return how much that was."""
-    now = runtime.core.clock()
-    async with runtime.core.database.transaction() as connection:
-        due = await store.claim_due(connection, now, LAPSED_MAX)
-        for submitted in due:
+    """Let blocks take what is due, and return how much that was.
+
+    Each in a transaction of its own: two that move money for several payments could otherwise wait
+    for each other's balances.
+    """
+    for count in range(LAPSED_MAX):
+        now = runtime.core.clock()
+        async with runtime.core.database.transaction() as connection:
+            submitted = await store.claim_due(connection, now)
+            if submitted is None:
+                return count
             await mine(connection, submitted, now)
-    return len(due)
+    return LAPSED_MAX
 
 
 async def cancel(runtime: Runtime, payer: str, nonce: str) -> Submitted:

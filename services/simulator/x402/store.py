@@ -124,21 +124,22 @@ async def lock_submitted(
     return None if row is None else _submitted(row)
 
 
-_LOCK_DUE: Final = """
+_CLAIM_DUE: Final = """
     SELECT network, token, payer, nonce, state, recipient, value, valid_before, transaction_hash,
            is_settled, submitted_at, mines_at, mined_at
       FROM x402_authorization
      WHERE state = 'broadcast'
        AND mines_at <= $1
      ORDER BY mines_at
-     LIMIT $2
+     LIMIT 1
        FOR UPDATE SKIP LOCKED
 """
 
 
-async def claim_due(connection: Connection, now: datetime, limit: int) -> Sequence[Submitted]:
-    """Lock authorizations that the next block takes."""
-    return [_submitted(row) for row in await connection.fetch(_LOCK_DUE, now, limit)]
+async def claim_due(connection: Connection, now: datetime) -> Submitted | None:
+    """Lock an authorization that the next block takes."""
+    row = await connection.fetchrow(_CLAIM_DUE, now)
+    return None if row is None else _submitted(row)
 
 
 _LIST_OF_NONCE: Final = """

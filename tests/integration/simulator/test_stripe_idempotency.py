@@ -118,6 +118,27 @@ async def test_while_the_first_is_running_the_key_is_in_use(world: StripeWorld) 
     assert len(await world.charges()) == 1
 
 
+async def test_a_request_that_lost_its_key_undoes_its_work(world: StripeWorld) -> None:
+    await world.control(
+        "POST", "script", {"operation": "create", "behaviour": "slow", "delaySeconds": 1}
+    )
+    slow = asyncio.create_task(world.post(INTENTS, intent_form(), key="K-1"))
+
+    async def lease_is_over() -> bool:
+        count = await world.simulator.execute(
+            "WITH over AS (UPDATE stripe_idempotency SET leased_until = now() RETURNING key)"
+            " SELECT count(*) FROM over"
+        )
+        return bool(count)
+
+    await eventually(lease_is_over)
+    status, _, _ = await world.post(INTENTS, intent_form(), key="K-1")
+
+    assert status == 200
+    assert (await slow)[0] == 409
+    assert len(await world.charges()) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 import stripe
 
@@ -320,3 +321,17 @@ async def test_a_card_is_attached_and_charged_as_the_customers_own(world: Stripe
     assert intent.payment_method == attached.id
     assert [method.id for method in listed.data] == [attached.id]
     assert attached.customer == customer.id
+
+
+async def test_postgres_itself_refuses_a_step_that_stripe_does_not_have(
+    world: StripeWorld,
+) -> None:
+    await world.pay()
+
+    for statement in (
+        "UPDATE stripe_intent SET state = 'processing', amount_received = 0",
+        "UPDATE stripe_intent SET state = 'requires_action', amount_received = 0",
+        "UPDATE stripe_intent SET state = 'canceled', amount_received = 0, canceled_at = now()",
+    ):
+        with pytest.raises(asyncpg.CheckViolationError, match="stripe has no step"):
+            await world.simulator.execute(statement)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import asyncpg
 import pytest
 from x402.http.utils import (
     decode_payment_required_header,
@@ -296,6 +297,15 @@ async def test_a_payer_may_cancel_what_is_not_used(world: X402World) -> None:
     await world.control("POST", "cancel", {"payer": PAYER, "nonce": nonce}, status=409)
     await world.settle(other := fresh_request())
     await world.control("POST", "cancel", {"payer": PAYER, "nonce": nonce_of(other)}, status=409)
+
+
+async def test_postgres_itself_refuses_a_nonce_that_is_used_twice(world: X402World) -> None:
+    await world.settle(fresh_request())
+
+    with pytest.raises(asyncpg.CheckViolationError, match="x402 has no step"):
+        await world.simulator.execute(
+            "UPDATE x402_authorization SET state = 'broadcast', mined_at = NULL"
+        )
 
 
 async def test_a_payer_can_only_give_what_it_has(world: X402World) -> None:
