@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Final
 
 from services.simulator import fates, notice_store
 from services.simulator.behaviours import Fault
 from services.simulator.profiles import Plan, Profile, call_fault, plan_of
 from shared.clock import Clock
 from shared.database import Connection, Database
+
+#: What a commit usually takes, and a bit.
+COMMIT_SECONDS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +94,8 @@ class Core:
         if plan is not None and plan.acts_alone:
             await notice_store.insert_act(
                 connection, gateway, reference, "paid", plan.latency_seconds
+            )
+            # By then the caller has committed; if it has not, the next look finds the act.
+            asyncio.get_running_loop().call_later(
+                plan.latency_seconds + COMMIT_SECONDS, self.acts_due.set
             )
