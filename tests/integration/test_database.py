@@ -10,20 +10,26 @@ from shared.errors import DatabaseUnavailableError
 from tests.support.tcp_proxy import proxied
 
 
-async def test_a_connection_that_the_server_has_just_ended_is_a_database_away(new_database: str) -> None:
+async def test_a_statement_on_a_connection_that_was_just_ended_meets_a_database_away(
+    new_database: str,
+) -> None:
     async with proxied(new_database) as (proxy, url):
         proxy.tells_ends = False
         database = Database(url, "payments", pool_size_max=1)
         await database.open()
         administration = await asyncpg.connect(new_database)
+        ended = []
 
-        with pytest.raises(DatabaseUnavailableError):
+        async def speak_after_the_end() -> None:
             async with database.connection() as connection:
-                pid = await connection.fetchval("SELECT pg_backend_pid()")
-                await administration.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+                ended.append(await connection.fetchval("SELECT pg_backend_pid()"))
+                await administration.execute("SELECT pg_terminate_backend($1, 5000)", ended[0])
                 await connection.fetchval("SELECT true")
 
+        with pytest.raises(DatabaseUnavailableError):
+            await speak_after_the_end()
+
         async with database.transaction() as connection:
-            assert await connection.fetchval("SELECT pg_backend_pid()") != pid
+            assert await connection.fetchval("SELECT pg_backend_pid()") not in ended
         await administration.close()
         await database.close()
