@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--concurrency",
         type=_positive(int),
         default=CONCURRENCY_DEFAULT,
-        help=f"payments being made side by side at the most ({CONCURRENCY_DEFAULT})",
+        help=f"creations asked for side by side at the most ({CONCURRENCY_DEFAULT})",
     )
     parser.add_argument(
         "--gateways",
@@ -211,8 +211,20 @@ async def _load(
     return Outcome(
         profile,
         all_made,
-        making_seconds=made_at - started,
-        whole_seconds=_last_settled(all_made, made_at) - started,
+        making_seconds=_last(
+            (made.began_at + made.created_seconds for made in all_made if made.is_answered),
+            otherwise=made_at,
+        )
+        - started,
+        whole_seconds=_last(
+            (
+                made.began_at + made.settled_seconds
+                for made in all_made
+                if made.settled_seconds is not None
+            ),
+            otherwise=time.monotonic(),
+        )
+        - started,
         books=books,
         verdicts=verdicts,
         is_audit_clean=is_clean,
@@ -256,15 +268,8 @@ def _is_settled(
     return all(fated is not None and fated.fate in _UNPAID_FATES for fated in fates)
 
 
-def _last_settled(all_made: Sequence[Made], otherwise: float) -> float:
-    return max(
-        (
-            made.began_at + made.settled_seconds
-            for made in all_made
-            if made.settled_seconds is not None
-        ),
-        default=otherwise,
-    )
+def _last(moments: Iterable[float], *, otherwise: float) -> float:
+    return max(moments, default=otherwise)
 
 
 def _progress(target: Console) -> Progress:

@@ -34,7 +34,7 @@ class Outcome:
 
     profile: Mapping[str, Any]
     all_made: Sequence[Made]
-    #: From the first creation to the last answer, and to the last payment at rest.
+    #: From the first creation to the last one that was answered, and to the last payment at rest.
     making_seconds: float
     whole_seconds: float
     books: Books
@@ -46,6 +46,21 @@ class Outcome:
     def not_made(self) -> list[Made]:
         """Return the payments that Sluice never took on."""
         return [made for made in self.all_made if made.payment_id is None]
+
+    @property
+    def not_answered(self) -> list[Made]:
+        """Return the payments that were taken on without an answer: Sluice follows them."""
+        return [made for made in self.all_made if made.payment_id and not made.is_answered]
+
+    @property
+    def made_per_second(self) -> float:
+        """Return how many creations were answered a second."""
+        return sum(made.is_answered for made in self.all_made) / self.making_seconds
+
+    @property
+    def settled_per_second(self) -> float:
+        """Return how many payments came to rest a second."""
+        return sum(made.settled_seconds is not None for made in self.all_made) / self.whole_seconds
 
     @property
     def is_well(self) -> bool:
@@ -69,10 +84,11 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "profile": dict(outcome.profile),
         "transactions": len(outcome.all_made),
         "notMade": len(outcome.not_made),
+        "notAnswered": len(outcome.not_answered),
         "open": sum(made.is_open for made in outcome.all_made),
         "throughput": {
-            "madePerSecond": len(outcome.all_made) / outcome.making_seconds,
-            "settledPerSecond": len(outcome.all_made) / outcome.whole_seconds,
+            "madePerSecond": outcome.made_per_second,
+            "settledPerSecond": outcome.settled_per_second,
             "makingSeconds": outcome.making_seconds,
             "wholeSeconds": outcome.whole_seconds,
         },
@@ -103,11 +119,10 @@ def render(target: Console, outcome: Outcome) -> None:
     """Print the figures, then what is wrong if anything is."""
     target.print(_latencies(outcome))
     target.print(_fates(outcome))
-    number = len(outcome.all_made)
     target.print(
-        f"{number:,} payments made in {outcome.making_seconds:.1f} s "
-        f"({number / outcome.making_seconds:.1f}/s), settled after {outcome.whole_seconds:.1f} s "
-        f"({number / outcome.whole_seconds:.1f}/s).\n"
+        f"{len(outcome.all_made):,} payments: made within {outcome.making_seconds:.1f} s "
+        f"({outcome.made_per_second:.1f}/s), the last at rest after {outcome.whole_seconds:.1f} s "
+        f"({outcome.settled_per_second:.1f}/s).\n"
     )
     table = Table(title="Both ledgers, payment by payment", title_justify="left")
     counts = count(outcome.verdicts)
@@ -172,6 +187,9 @@ def _render_wrong(target: Console, outcome: Outcome) -> None:
     refusals = Counter(f"{made.transaction.gateway}: {made.refusal}" for made in outcome.not_made)
     for refusal, number in refusals.most_common():
         target.print(Text(f"  {number:,} payments were not taken on ({plain(refusal)})", "red"))
+    if outcome.not_answered:
+        number = len(outcome.not_answered)
+        target.print(f"{number:,} payments were taken on, but the gateway never said so.")
     still_open = sum(made.is_open for made in outcome.all_made)
     if still_open:
         target.print(f"{still_open:,} payments still wait, and say when they are looked at next.")

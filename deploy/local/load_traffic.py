@@ -18,8 +18,9 @@ from deploy.local.load_plan import Transaction
 #: One request. A creation waits for the gateway, whose own time-out is shorter.
 REQUEST_SECONDS: Final = 60.0
 
-#: How often a creation that was not answered, or not for good, is repeated with the same key.
-TRIES_MAX: Final = 20
+#: How often a creation that was not answered, or not for good, is asked for, with the same key.
+#: A payment that is known by then, Sluice follows by itself.
+TRIES_MAX: Final = 8
 
 #: Pause before a repetition when the answer names none.
 REPEAT_SECONDS: Final = 1.0
@@ -48,7 +49,8 @@ class LoadError(LocalStackError):
 class Made:
     """One payment that was asked for, and what is known of it.
 
-    `payment_id` is None when no answer ever named one; `refusal` then says why.
+    `payment_id` is None when no answer ever named one. `refusal` says what was last answered
+    instead of the payment.
     """
 
     transaction: Transaction
@@ -60,6 +62,11 @@ class Made:
     state: str = "created"
     #: From the creation to the last change, by the clock of the payments service.
     settled_seconds: float | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the creation was answered with the payment, at last."""
+        return self.payment_id is not None and self.refusal is None
 
     @property
     def is_open(self) -> bool:
@@ -87,7 +94,7 @@ class Merchant:
         concurrency: int,
         advance: Callable[[], None],
     ) -> list[Made]:
-        """Make every payment: at most `rate` begun a second, `concurrency` of them side by side."""
+        """Make every payment: at most `rate` begun a second, `concurrency` calls side by side."""
         places = asyncio.Semaphore(concurrency)
         started = time.monotonic()
 
@@ -96,8 +103,7 @@ class Merchant:
                 await asyncio.sleep(
                     max(0.0, started + transaction.number / rate - time.monotonic())
                 )
-            async with places:
-                made = await self._make(transaction)
+            made = await self._make(transaction, places)
             advance()
             return made
 
@@ -158,7 +164,7 @@ class Merchant:
         data: Mapping[str, Any] = answer["data"]
         return data
 
-    async def _make(self, transaction: Transaction) -> Made:
+    async def _make(self, transaction: Transaction, places: asyncio.Semaphore) -> Made:
         body = {
             "gateway": transaction.gateway,
             "amount": transaction.amount,
@@ -179,7 +185,8 @@ class Merchant:
         made = Made(transaction, began_at, created_seconds=0.0, tries=0, payment_id=None)
         while made.tries < TRIES_MAX:
             made.tries += 1
-            pause = await self._try_to_make(made, body, headers)
+            async with places:
+                pause = await self._try_to_make(made, body, headers)
             if pause is None:
                 break
             await asyncio.sleep(pause)
