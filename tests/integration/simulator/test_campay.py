@@ -171,6 +171,8 @@ async def test_wrong_members_are_refused_with_their_code(
 
 async def test_the_same_reference_gives_the_same_first_answer(campay: Application) -> None:
     members = order(amount=700)
+    # Every connection to the database is open before, so that the calls really meet.
+    await asyncio.gather(*(campay.ask("GET", "balance/") for _ in range(8)))
 
     answers = await asyncio.gather(*(campay.ask("POST", "collect/", members) for _ in range(5)))
     changed = await campay.ask("POST", "collect/", {**members, "amount": 900})
@@ -262,6 +264,7 @@ async def test_what_was_collected_can_be_withdrawn_once(campay: Application) -> 
         "currency": "XAF",
     }
     withdrawal = order(**{"from": None}, to=PHONE, amount=9_000)
+    await asyncio.gather(*(campay.ask("GET", "balance/") for _ in range(8)))
 
     answers = await asyncio.gather(
         campay.ask("POST", "withdraw/", withdrawal),
@@ -365,6 +368,20 @@ async def test_a_profile_decides_about_prompts(campay: Application) -> None:
     ended = await campay.until_state(started["external_reference"], "SUCCESSFUL")
 
     assert ended["fate"]["fate"] == "late_success"
+    assert len(await campay.charges(started["external_reference"])) == 1
+
+
+async def test_concurrent_confirmations_charge_once(campay: Application) -> None:
+    started = await campay.collect()
+    phone = f"{campay.url}/campay/phone/{started['reference']}/confirm/"
+    await asyncio.gather(*(campay.ask("GET", "balance/") for _ in range(8)))
+
+    async def press() -> int:
+        async with campay.client.post(phone) as response:
+            return response.status
+
+    assert sorted(await asyncio.gather(*(press() for _ in range(5)))) == [200] + [409] * 4
+
     assert len(await campay.charges(started["external_reference"])) == 1
 
 

@@ -467,6 +467,7 @@ async def test_a_profile_decides_about_prompts(fapshi: Service) -> None:
 async def test_concurrent_confirmations_charge_once(fapshi: Service) -> None:
     started = await fapshi.prompt()
     phone = f"{fapshi.url}/fapshi/phone/{started['transId']}/confirm"
+    await asyncio.gather(*(fapshi.ask("GET", "/balance") for _ in range(8)))
 
     async def press() -> int:
         async with fapshi.client.post(phone) as response:

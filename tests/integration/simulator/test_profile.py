@@ -196,6 +196,8 @@ async def test_a_script_goes_before_a_fate(simulator: Simulator) -> None:
 
 
 async def test_concurrent_first_calls_meet_one_fault(simulator: Simulator) -> None:
+    # Every connection to the database is open before, so that the calls really meet.
+    await asyncio.gather(*(simulator.query(tran_id="INV-UNKNOWN") for _ in range(8)))
     await put(simulator, fates={"error_500": 100})
     form = session_form()
 
