@@ -26,7 +26,7 @@ from deploy.local.invariants.findings import Result
 from deploy.local.load_plan import GATEWAYS
 from deploy.local.own_stack import own_directory, own_environment, stop_in_order_at_sigterm
 from deploy.local.printing import console
-from deploy.local.simulator_names import names_in
+from deploy.local.simulator_names import NamesAtSimulator
 from deploy.local.stack import LocalStack, free_ports
 from deploy.local.story import Story
 
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _perform(target: Console, stack: LocalStack, orders: Sequence[Order]) -> Performance:
     async with open_client(stack.url, stack.api_key) as client:
-        shop = Shop(client, f"{int(time.time()):x}", names_in(stack.environment))
+        shop = Shop(client, f"{int(time.time()):x}", NamesAtSimulator(stack.environment).of)
         with _progress(target) as progress:
             sending = progress.add_task("payments made", total=len(orders))
             ending = progress.add_task("at their end", total=len(orders))

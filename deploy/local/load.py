@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deploy.local import audit
 from deploy.local.arguments import port_number
+from deploy.local.environment import gateways_at_simulator
 from deploy.local.load_comparison import Compared, Verdict, compare
 from deploy.local.load_ledgers import AskedLedgers, Books, Ledgers, StoredLedgers
 from deploy.local.load_plan import GATEWAYS, PROFILES, Transaction, plan, read_profile
@@ -28,7 +29,7 @@ from deploy.local.load_traffic import LOOK_SECONDS, LoadError, Made, Merchant, o
 from deploy.local.own_stack import own_directory, own_environment, stop_in_order_at_sigterm
 from deploy.local.printing import console
 from deploy.local.service_databases import open_databases
-from deploy.local.simulator_names import names_in
+from deploy.local.simulator_names import NamesAtSimulator
 from deploy.local.stack import LocalStack, free_ports
 
 TRANSACTIONS_DEFAULT: Final = 2_000
@@ -180,7 +181,9 @@ async def _load(
             await stack.enter_async_context(open_client(sluice.url, sluice.api_key)),
             run=f"{time.time_ns():x}",
         )
-        name_of = names_in(os.environ if sluice.environment is None else sluice.environment)
+        # Somebody else's Sluice is taken to have the made-up wallet, unless ours is named here.
+        foreign = {**gateways_at_simulator(sluice.url, os.environ), **os.environ}
+        name_of = NamesAtSimulator(foreign if sluice.environment is None else sluice.environment).of
         ledgers: Ledgers = AskedLedgers(merchant, name_of)
         if sluice.environment is not None:
             databases = await stack.enter_async_context(open_databases(sluice.environment))

@@ -15,6 +15,7 @@ import asyncpg
 from deploy.local.environment import database_url_of, environment_beside, given_in
 from deploy.local.errors import LocalStackError
 from deploy.local.services import SERVICE_NAMES
+from deploy.local.simulator_names import NamesAtSimulator
 from shared.database import Database
 
 #: The simulator is left out where there is none: real gateways keep their ledgers to themselves.
@@ -32,10 +33,14 @@ class DatabaseUnusableError(LocalStackError):
 
 
 class ServiceDatabases:
-    """The open databases of the services, by name of the service."""
+    """The open databases of the services, by name of the service.
 
-    def __init__(self, databases: Mapping[str, Database]) -> None:
+    `names_at_simulator` tells what the simulator calls a payment of theirs.
+    """
+
+    def __init__(self, databases: Mapping[str, Database], names: NamesAtSimulator) -> None:
         self._databases = databases
+        self.names_at_simulator = names
 
     @property
     def names(self) -> frozenset[str]:
@@ -118,7 +123,7 @@ async def open_databases(environment: Mapping[str, str]) -> AsyncIterator[Servic
                 raise DatabaseUnusableError(
                     f"the database of {service} has no tables yet: run `sluice migrate`"
                 )
-        yield ServiceDatabases(databases)
+        yield ServiceDatabases(databases, NamesAtSimulator(environment))
 
 
 async def _open(database: Database) -> bool:

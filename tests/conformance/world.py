@@ -14,7 +14,7 @@ from multidict import CIMultiDictProxy
 
 from deploy.local.environment import gateways_at_simulator
 from deploy.local.ports import free_port
-from deploy.local.simulator_names import names_in
+from deploy.local.simulator_names import NamesAtSimulator
 from services.simulator.app import http_part
 from services.simulator.settings import SimulatorSettings
 from shared.clock import system_clock
@@ -85,7 +85,7 @@ class World:
 
     def name_of(self, order: Order, gateway: str) -> str:
         """Return what the simulator calls an order."""
-        return names_in(self.environment)(gateway, order.reference)
+        return NamesAtSimulator(self.environment).of(gateway, order.reference)
 
     async def act(self, gateway: str, order: Order, wish: str = "paid") -> dict[str, Any]:
         """Do what the customer does, on the page or the phone."""

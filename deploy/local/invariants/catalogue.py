@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.local.invariants.charges import LEDGERS_AGREE, ONE_SUCCESS_PER_PAYMENT
+from deploy.local.invariants.charges import ONE_SUCCESS_PER_PAYMENT
 from deploy.local.invariants.dues import DEAD_LETTERS, NO_MESSAGE_LATE, NO_PAYMENT_LATE
 from deploy.local.invariants.enrollments import (
     ENROLLED_EXACTLY_WHEN_PAID,
@@ -13,6 +13,7 @@ from deploy.local.invariants.enrollments import (
 from deploy.local.invariants.events import EVENTS_ARE_CARRIED_ON
 from deploy.local.invariants.findings import Findings, Result
 from deploy.local.invariants.histories import HISTORY_AGREES
+from deploy.local.invariants.ledgers import LEDGERS_AGREE
 from deploy.local.service_databases import ServiceDatabases
 
 #: In the order in which a payment travels.
