@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -151,8 +152,10 @@ class World:
 
 
 def new_order(method: Method, amount: Money) -> Order:
-    now = system_clock()
-    return Order(new_id("att", now), amount, method, CUSTOMER, "Bangla for beginners", now)
+    """Make an order that is old enough for what is not listed at a gateway not to exist there."""
+    started_at = system_clock() - 2 * timedelta(seconds=TIMEOUT_SECONDS)
+    reference = new_id("att", started_at)
+    return Order(reference, amount, method, CUSTOMER, "Bangla for beginners", started_at)
 
 
 def handle_of(outcome: Outcome) -> str | None:
