@@ -171,7 +171,11 @@ class _One:
         """List charges, the newest first, and count them all."""
         reference = parse_query(ReferenceQuery, request).reference
         name = self._gateway.name
-        async with self._core.database.connection() as connection:
+        # One snapshot, so that the number is that of the same charges.
+        async with (
+            self._core.database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
             charges = await ledger.list_charges(connection, name, reference, SIZE_MAX)
             count = await ledger.count_charges(connection, name, reference)
         rendered = [_render_charge(charge) for charge in charges]
