@@ -10,7 +10,12 @@ from typing import Any
 
 from services.simulator.settings import SimulatorSettings
 from tests.integration.simulator.inbox import Control, Inbox, running_inbox
-from tests.integration.simulator.world import Merchant, Simulator, running_simulator
+from tests.integration.simulator.world import (
+    Merchant,
+    Simulator,
+    eventually,
+    running_simulator,
+)
 
 KEYS = {"apiuser": "sluice_demo", "apikey": "FAK_TEST_sluice_demo"}
 SECRET = "wh_sluice_demo"
@@ -62,6 +67,15 @@ class Service(Control):
         assert status == 200, answer
         assert isinstance(answer, dict)
         return answer
+
+    async def until_acted(self, count: int) -> None:
+        """Wait until so many customers have acted and will act again, ten minutes later."""
+
+        async def acted() -> bool:
+            waiting = "SELECT count(*) FROM act WHERE wish = 'at_last'"
+            return int(await self.simulator.execute(waiting)) == count
+
+        await eventually(acted)
 
     async def _started(self, path: str, members: dict[str, Any]) -> dict[str, Any]:
         status, answer = await self.ask("POST", path, members)

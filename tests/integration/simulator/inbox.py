@@ -108,8 +108,10 @@ class Control:
 
     async def until_state(self, reference: str, state: str) -> dict[str, Any]:
         async def reached() -> dict[str, Any] | None:
-            session = await self.session(reference)
-            return session if session["state"] == state else None
+            address = f"{self.url}/simulator/{self.gateway}/sessions/{reference}"
+            async with self.client.get(address) as response:
+                session = (await response.json()).get("data")
+            return session if session and session["state"] == state else None
 
         return await eventually(reached)
 

@@ -431,10 +431,10 @@ async def test_the_first_answer_can_be_lost(fapshi: Service, digits: int, count:
 
     assert await breaks(fapshi.ask("POST", "/direct-pay", members))
 
-    _, listed = await fapshi.ask("GET", f"/transaction/{members['userId']}")
-    assert len(listed) == count
     if digits == 20:
         await fapshi.until_state(members["externalId"], "SUCCESSFUL")
+    _, listed = await fapshi.ask("GET", f"/transaction/{members['userId']}")
+    assert len(listed) == count
 
 
 async def test_answers_can_be_scripted(fapshi: Service) -> None:
@@ -452,11 +452,13 @@ async def test_answers_can_be_scripted(fapshi: Service) -> None:
 
 
 async def test_a_profile_decides_about_prompts(fapshi: Service) -> None:
-    await fapshi.profile(fates={"late_success": 100}, customersAct=True, lateSeconds=0.3)
+    await fapshi.profile(fates={"late_success": 100}, customersAct=True, lateSeconds=600)
     prompt, link = await fapshi.prompt(), await fapshi.link()
 
     await fapshi.until_state(link["externalId"], "FAILED")
+    await fapshi.until_acted(2)
     assert (await fapshi.status(prompt["transId"]))["status"] == "PENDING"
+    await fapshi.simulator.execute("UPDATE act SET due_at = now()")
 
     for started in (prompt, link):
         ended = await fapshi.until_state(started["externalId"], "SUCCESSFUL")
