@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import ClassVar, Final
 
 import asyncpg
@@ -33,6 +35,9 @@ log = structlog.get_logger()
 #: request never runs beside the first.
 LEASE_SECONDS: Final = 60
 
+#: Pause between two tries to release a key while PostgreSQL is away.
+RELEASE_INTERVAL_SECONDS: Final = 0.5
+
 #: Keys are forgotten after this many days.
 KEEP_DAYS: Final = 7
 FORGET_INTERVAL_SECONDS: Final = 3_600
@@ -55,7 +60,7 @@ _CLAIM: Final = """
      WHERE idempotency_key.status IS NULL
        AND idempotency_key.fingerprint = excluded.fingerprint
        AND idempotency_key.leased_until <= clock_timestamp()
- RETURNING resource_id
+ RETURNING resource_id, leased_until
 """
 
 _FIND: Final = """
@@ -66,8 +71,13 @@ _STORE: Final = """
     UPDATE idempotency_key SET status = $3, body = $4 WHERE caller = $1 AND key = $2
 """
 
+# Only the lease that was ours: it may have run out meanwhile, and another request may hold the key.
 _RELEASE: Final = """
-    UPDATE idempotency_key SET leased_until = clock_timestamp() WHERE caller = $1 AND key = $2
+    UPDATE idempotency_key
+       SET leased_until = clock_timestamp()
+     WHERE caller = $1
+       AND key = $2
+       AND leased_until = $3
 """
 
 _FORGET_OLD: Final = """
@@ -81,6 +91,7 @@ class IdempotencyKeys:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._releases: set[asyncio.Task[None]] = set()
 
     async def run(
         self,
@@ -112,7 +123,7 @@ class IdempotencyKeys:
             )
         fingerprint = hashlib.sha256(f"{request.method} {request.path}\n".encode() + body).digest()
         async with self._database.connection() as connection:
-            claimed = await connection.fetchval(
+            claimed = await connection.fetchrow(
                 _CLAIM, caller, key, fingerprint, resource_id, LEASE_SECONDS
             )
             known = None
@@ -120,7 +131,12 @@ class IdempotencyKeys:
                 known = await connection.fetchrow(_FIND, caller, key)
         if claimed is None:
             return _replay(known, fingerprint)
-        return await self._work(caller, key, claimed, work)
+        resource_id, leased_until = claimed
+        try:
+            return await self._work(caller, key, resource_id, work)
+        except SluiceError:
+            await self._release(caller, key, leased_until)
+            raise
 
     async def _work(
         self, caller: str, key: str, resource_id: str, work: Callable[[str], Awaitable[Answer]]
@@ -130,13 +146,30 @@ class IdempotencyKeys:
             status, body = answer.status, answer.body()
         except PermanentError as error:
             status, body = status_of(error), error_body(error)
-        except SluiceError:
-            async with self._database.connection() as connection:
-                await connection.execute(_RELEASE, caller, key)
-            raise
         async with self._database.connection() as connection:
             await connection.execute(_STORE, caller, key, status, body)
         return json_response(body, status=status)
+
+    async def _release(self, caller: str, key: str, leased_until: datetime) -> None:
+        """Let the request be repeated at once; while PostgreSQL is away, as soon as it is back."""
+        try:
+            await self._release_once(caller, key, leased_until)
+        except DatabaseUnavailableError:
+            task = asyncio.create_task(self._release_later(caller, key, leased_until))
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
+
+    async def _release_later(self, caller: str, key: str, leased_until: datetime) -> None:
+        with contextlib.suppress(TimeoutError):  # Then the lease has run out by itself.
+            async with asyncio.timeout(LEASE_SECONDS):
+                while True:
+                    await asyncio.sleep(RELEASE_INTERVAL_SECONDS)
+                    with contextlib.suppress(DatabaseUnavailableError):
+                        return await self._release_once(caller, key, leased_until)
+
+    async def _release_once(self, caller: str, key: str, leased_until: datetime) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(_RELEASE, caller, key, leased_until)
 
     async def forget_old_for_ever(self) -> None:
         """Delete, once an hour, keys past `KEEP_DAYS`."""

@@ -261,7 +261,27 @@ async def test_when_postgresql_goes_away_before_the_answer_is_kept_the_caller_is
             assert "Retry-After" in reply.headers
             await proxy.mend()
             making.act = None
-            await making.sql("UPDATE idempotency_key SET leased_until = clock_timestamp()")
+
+            async def is_free() -> bool:
+                return (await making.post("key")).status == 201
+
+            await eventually(is_free)  # Long before the lease would have run out.
             again = await making.post("key")
-            assert again.status == 201
+            assert again.headers["Idempotent-Replayed"] == "true"
             assert making.made == [again.data["id"]] * 2
+
+
+async def test_a_lease_that_ran_out_is_not_released_in_another_s_name(making: Making) -> None:
+    lease = "UPDATE idempotency_key SET leased_until = clock_timestamp()"
+
+    async def fail_late() -> None:
+        await making.sql(lease + " + interval '1 minute'")  # Another request holds it by now.
+        raise GatewayUnavailableError("the gateway does not say")
+
+    making.act = fail_late
+    assert (await making.post("key")).status == 502
+    making.act = None
+
+    assert (await making.post("key")).json["error"]["code"] == "idempotency_key_in_use"
+    await making.sql(lease)
+    assert (await making.post("key")).status == 201
