@@ -15,6 +15,9 @@ from yarl import URL
 
 from deploy.local.front_door import front_door_part, make_application
 from deploy.local.ports import free_port
+from deploy.local.services import PATH_PREFIXES
+from services.simulator.app import http_part
+from services.simulator.settings import SimulatorSettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -252,3 +255,16 @@ async def test_health_names_who_is_not_well() -> None:
         "disconnected",
     )
     assert body["problems"] == ["webhook: a thread is dead", "payments: does not answer"]
+
+
+async def test_every_path_of_the_simulator_is_behind_the_front_door(new_database: str) -> None:
+    async with http_part(SimulatorSettings(database_url=new_database)) as part:
+        paths = [route.path for route in part.routes]
+
+    prefixes = PATH_PREFIXES["simulator"]
+    assert paths
+    assert not [
+        path
+        for path in paths
+        if not any(path.startswith(each) or f"{path}/" == each for each in prefixes)
+    ]
