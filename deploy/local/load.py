@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from deploy.local.environment import gateways_at_simulator
 from deploy.local.load_comparison import Compared, Verdict, compare
 from deploy.local.load_ledgers import AskedLedgers, Books, Ledgers, StoredLedgers
 from deploy.local.load_plan import GATEWAYS, PROFILES, Transaction, plan, read_profile
-from deploy.local.load_report import Outcome, as_json, fate_of, render
+from deploy.local.load_report import Outcome, as_json, render
 from deploy.local.load_traffic import LOOK_SECONDS, LoadError, Made, Merchant, open_client
 from deploy.local.own_stack import own_directory, own_environment, stop_in_order_at_sigterm
 from deploy.local.printing import console
@@ -43,10 +43,6 @@ TIMEOUT_SECONDS_DEFAULT: Final = 400.0
 #: Looks between two comparisons while payments are open: of somebody else's stack, every payment
 #: is asked about for each.
 LOOKS_PER_COMPARISON: Final = 10
-
-#: The fates (`services/simulator/profiles.py`) of customers who never pay. A hosted page stays open
-#: for them until it expires, so their payments may rightly wait for longer than a load.
-_UNPAID_FATES: Final = frozenset({"declined", "insufficient_funds", "never_confirms", "expired"})
 
 WELL: Final = 0
 NOT_WELL: Final = 1
@@ -245,30 +241,17 @@ async def _settle(
     """Look until both ledgers agree and nothing is left to happen, or the time is over."""
     for look in itertools.count(1):
         await merchant.look(all_made)
-        open_ids = {made.payment_id for made in all_made if made.is_open}
-        show(len(all_made) - len(open_ids))
+        still_open = sum(made.is_open for made in all_made)
+        show(len(all_made) - still_open)
         is_over = time.monotonic() > deadline
-        if is_over or not open_ids or look % LOOKS_PER_COMPARISON == 0:
+        if is_over or not still_open or look % LOOKS_PER_COMPARISON == 0:
             books = await ledgers.read(all_made)
             verdicts = compare(books.payments, books.charges)
-            if is_over or _is_settled(books, verdicts, open_ids):
+            is_well = all(each.verdict is Verdict.MATCH for each in verdicts)
+            if is_over or (is_well and books.is_final):
                 return books, verdicts
         await asyncio.sleep(LOOK_SECONDS)
     raise AssertionError("counting has no end")
-
-
-def _is_settled(
-    books: Books, verdicts: Sequence[Compared], open_ids: Collection[str | None]
-) -> bool:
-    """Tell whether all is well, and whoever has not paid by now never will."""
-    if any(each.verdict is not Verdict.MATCH for each in verdicts):
-        return False
-    fates = (
-        fate_of(payment, books.fates)
-        for payment in books.payments
-        if payment.payment_id in open_ids
-    )
-    return all(fated is not None and fated.fate in _UNPAID_FATES for fated in fates)
 
 
 def _last(moments: Iterable[float], *, otherwise: float) -> float:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from services.payments.domain.model import PaymentState
 
 #: The states of a payment that took money.
-_TOOK_MONEY: Final = frozenset({PaymentState.SUCCEEDED, PaymentState.ON_HOLD})
+TOOK_MONEY: Final = frozenset({PaymentState.SUCCEEDED, PaymentState.ON_HOLD})
 
 #: Why a payment is on hold when the gateway took another sum than it should have.
 _HELD_FOR_THE_SUM: Final = frozenset({"amount_differs", "currency_differs"})
@@ -117,9 +117,9 @@ def _compared(
         verdict = Verdict.DUPLICATE if is_known else Verdict.CONFLICTING_DUPLICATE
         noticed = "and this is recorded" if is_known else "and nobody noticed"
         problem = f"was charged {len(charges)} times, {noticed}"
-    elif payment.state in _TOOK_MONEY and not charges:
+    elif payment.state in TOOK_MONEY and not charges:
         verdict, problem = Verdict.MISSING, f"is {payment.state}, but nothing was charged"
-    elif payment.state not in _TOOK_MONEY and charges:
+    elif payment.state not in TOOK_MONEY and charges:
         verdict, problem = Verdict.MISSING, f"was charged, but is {payment.state}"
     elif charges:
         verdict, problem = _compared_with_one(payment, charges[0])

@@ -7,10 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from deploy.local.load_comparison import Charge, Recorded
-from deploy.local.load_traffic import READS_AT_ONCE, Made, Merchant
+from deploy.local.load_comparison import TOOK_MONEY, Charge, Recorded
+from deploy.local.load_traffic import OPEN_STATES, READS_AT_ONCE, Made, Merchant
 from deploy.local.service_databases import ServiceDatabases
 from deploy.local.simulator_names import NameAtSimulator
+
+#: The fates (`services/simulator/profiles.py`) of customers who never pay. A hosted page stays open
+#: for them until it expires, so their payments may rightly wait for longer than a load.
+UNPAID_FATES: Final = frozenset({"declined", "insufficient_funds", "never_confirms", "expired"})
+
+#: Those of customers who pay after a failure, when the payment seems to be at rest.
+LATE_FATES: Final = frozenset({"late_success"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,24 @@ class Books:
     charges: Sequence[Charge]
     #: By gateway and reference; without those that the simulator never heard of.
     fates: Mapping[tuple[str, str], Fated]
+
+    def fate_of(self, payment: Recorded) -> Fated | None:
+        """Return the fate of a payment's first try that the simulator heard of."""
+        names = ((payment.gateway, reference) for reference in payment.references)
+        return next((self.fates[name] for name in names if name in self.fates), None)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether every payment is at rest, or rightly waits: nothing more will be charged."""
+        return all(self._is_final(payment) for payment in self.payments)
+
+    def _is_final(self, payment: Recorded) -> bool:
+        fated = self.fate_of(payment)
+        if fated is not None and fated.fate in LATE_FATES:
+            return payment.state in TOOK_MONEY
+        return payment.state not in OPEN_STATES or (
+            fated is not None and fated.fate in UNPAID_FATES
+        )
 
 
 class Ledgers(Protocol):

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deploy.local.load_comparison import Compared, Recorded, Verdict, count
-from deploy.local.load_ledgers import Books, Fated
+from deploy.local.load_comparison import Compared, Verdict, count
+from deploy.local.load_ledgers import Books
 from deploy.local.load_traffic import Made
 from deploy.local.printing import plain
 
@@ -210,15 +210,9 @@ def _by_fate(outcome: Outcome) -> dict[str, Counter[str]]:
     """Count the states in which payments of each fate are; of several tries the first counts."""
     fates: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for payment in outcome.books.payments:
-        fated = fate_of(payment, outcome.books.fates)
+        fated = outcome.books.fate_of(payment)
         fates[_NEVER_HEARD_OF if fated is None else fated.fate][payment.state] += 1
     return dict(sorted(fates.items()))
-
-
-def fate_of(payment: Recorded, fates: Mapping[tuple[str, str], Fated]) -> Fated | None:
-    """Return the fate of a payment's first try that the simulator heard of."""
-    names = ((payment.gateway, reference) for reference in payment.references)
-    return next((fates[name] for name in names if name in fates), None)
 
 
 def _asked(profile: Mapping[str, Any], fate: str) -> float | None:

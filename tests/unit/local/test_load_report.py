@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from deploy.local.load_comparison import Charge, Recorded, compare
-from deploy.local.load_ledgers import Books, Fated
+from deploy.local.load_ledgers import LATE_FATES, UNPAID_FATES, Books, Fated
 from deploy.local.load_plan import Transaction
 from deploy.local.load_report import Outcome, as_json, percentile, render
 from deploy.local.load_traffic import Made
+from services.simulator.profiles import Fate
 
 PROFILE: dict[str, Any] = {"seed": 1, "fates": {"declined": 10, "timeout_after": 5}}
 
@@ -62,6 +63,35 @@ def outcome(**changes: Any) -> Outcome:
         "is_audit_clean": True,
     }
     return Outcome(**{**whole, **changes})
+
+
+@pytest.mark.parametrize(
+    ("state", "fate", "is_final"),
+    [
+        pytest.param("succeeded", "paid", True, id="paid"),
+        pytest.param("failed", "declined", True, id="declined"),
+        pytest.param("pending", "paid", False, id="on its way"),
+        pytest.param("unknown", "timeout_after", False, id="in doubt"),
+        pytest.param("pending", "declined", True, id="declined on a page that stays open"),
+        pytest.param("pending", "never_confirms", True, id="nobody confirms"),
+        pytest.param("failed", "late_success", False, id="to be paid later"),
+        pytest.param("succeeded", "late_success", True, id="paid later"),
+        pytest.param("failed", None, True, id="failed without a fate"),
+        pytest.param("pending", None, False, id="pending without a fate"),
+    ],
+)
+def test_books_are_final_when_nothing_more_will_be_charged(
+    state: str,
+    fate: str | None,
+    is_final: bool,  # noqa: FBT001
+) -> None:
+    fates = {} if fate is None else {("stripe", "att_0"): Fated(fate, "on_time")}
+
+    assert Books([recorded(0, state)], [], fates).is_final is is_final
+
+
+def test_the_fates_are_those_of_the_simulator() -> None:
+    assert {*Fate} > UNPAID_FATES | LATE_FATES
 
 
 @pytest.mark.parametrize(
