@@ -37,10 +37,10 @@ class Books:
     #: By gateway and reference; without those that the simulator never heard of.
     fates: Mapping[tuple[str, str], Fated]
 
-    def fate_of(self, payment: Recorded) -> Fated | None:
-        """Return the fate of a payment's first try that the simulator heard of."""
-        names = ((payment.gateway, reference) for reference in payment.references)
-        return next((self.fates[name] for name in names if name in self.fates), None)
+    def fates_of(self, payment: Recorded) -> list[Fated]:
+        """Return the fates of a payment's tries that the simulator heard of, the first first."""
+        names = ((payment.gateway, reference) for reference in sorted(payment.references))
+        return [self.fates[name] for name in names if name in self.fates]
 
     @property
     def is_final(self) -> bool:
@@ -48,12 +48,11 @@ class Books:
         return all(self._is_final(payment) for payment in self.payments)
 
     def _is_final(self, payment: Recorded) -> bool:
-        fated = self.fate_of(payment)
-        if fated is not None and fated.fate in LATE_FATES:
+        # Of several tries the last one is open, if any is.
+        fate = fates[-1].fate if (fates := self.fates_of(payment)) else None
+        if fate in LATE_FATES:
             return payment.state in TOOK_MONEY
-        return payment.state not in OPEN_STATES or (
-            fated is not None and fated.fate in UNPAID_FATES
-        )
+        return payment.state not in OPEN_STATES or fate in UNPAID_FATES
 
 
 class Ledgers(Protocol):

@@ -210,8 +210,8 @@ def _by_fate(outcome: Outcome) -> dict[str, Counter[str]]:
     """Count the states in which payments of each fate are; of several tries the first counts."""
     fates: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for payment in outcome.books.payments:
-        fated = outcome.books.fate_of(payment)
-        fates[_NEVER_HEARD_OF if fated is None else fated.fate][payment.state] += 1
+        found = outcome.books.fates_of(payment)
+        fates[found[0].fate if found else _NEVER_HEARD_OF][payment.state] += 1
     return dict(sorted(fates.items()))
 
 

@@ -90,6 +90,18 @@ def test_books_are_final_when_nothing_more_will_be_charged(
     assert Books([recorded(0, state)], [], fates).is_final is is_final
 
 
+def test_of_several_tries_the_last_one_decides_whether_money_may_come() -> None:
+    tried_twice = replace(recorded(0, "pending"), references=("att_1", "att_0"))
+    first, last = ("stripe", "att_0"), ("stripe", "att_1")
+
+    def books(fate_of_first: str, fate_of_last: str) -> Books:
+        fates = {first: Fated(fate_of_first, "on_time"), last: Fated(fate_of_last, "never")}
+        return Books([tried_twice], [], fates)
+
+    assert books("error_500", "declined").is_final
+    assert not books("declined", "paid").is_final
+
+
 def test_the_fates_are_those_of_the_simulator() -> None:
     assert {*Fate} > UNPAID_FATES | LATE_FATES
 
