@@ -17,8 +17,8 @@ from tests.support.promises import settle
 from tests.support.supervised_stack import SupervisedStack, outlast, supervised_stack
 from tests.support.traffic import Order, Traffic
 
-#: From the notice to the enrollment, over two queues. Dramatiq's own consumers, when idle, wait 470 ms
-#: in the mean at each; ours a few milliseconds, and on a machine that runs other tests a few dozen.
+#: From the notice to the enrollment, over two queues. Dramatiq's own consumers, when idle, wait
+#: 470 ms in the mean at each; ours a few milliseconds, and beside other tests a few dozen.
 WHOLE_WAY_SECONDS: Final = 0.100
 SAMPLES: Final = 20
 #: A busy machine delays some samples, in bad moments most of them. So the faster half has to be
