@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,29 +82,23 @@ async def count_rows(url: str, query: str) -> int:
 
 
 @contextmanager
-def flushed_without_pause(redis_url: str) -> Iterator[None]:
-    """Let Redis forget everything some thousand times a second."""
-    is_over = threading.Event()
-
-    def flush() -> None:
-        with redis.Redis.from_url(redis_url) as client:
-            while not is_over.is_set():
-                client.flushall()
-
-    thread = threading.Thread(target=flush, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
+def pushes_refused(redis_url: str) -> Iterator[None]:
+    """Let Redis refuse every message until the context ends, and at least one before that."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.execute_command("ACL", "LOG", "RESET")
+        client.execute_command("ACL", "SETUSER", "default", "-rpush")
+        try:
+            yield
+            eventually_blocking(lambda: client.execute_command("ACL", "LOG"))
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "+rpush")
 
 
-def redis_forgets(world: World) -> None:
-    """Lose messages in Redis after their commits: only the outbox still knows them."""
+def redis_refuses(world: World) -> None:
+    """Lose messages between their commit and Redis: only the outbox still knows them."""
     world.resend_after(4)
     orders = world.traffic.buy(20)
-    with flushed_without_pause(world.redis_url):
+    with pushes_refused(world.redis_url):
         world.acknowledge(orders)
     world.settle()
 

@@ -26,7 +26,7 @@ STATE_TEST: Final = (
 
 #: What is removed, what shows it, and what is then found.
 CASES: Final[Mapping[str, tuple[Mutation, Callable[[World], None], str]]] = {
-    "resend": (mutants.RESEND, scenarios.redis_forgets, "has no enrollment"),
+    "resend": (mutants.RESEND, scenarios.redis_refuses, "has no enrollment"),
     "unique enrollment": (
         mutants.ENROLLMENT_UNIQUE,
         scenarios.two_payments_for_one_product,
