@@ -22,7 +22,7 @@ HANDLE = "0b6f2c1e-5a55-4c39-9d0e-3f1f7f0a1b2c"
 OTHER = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 EXTERNAL_REFERENCE = as_uuid(REFERENCE)
 
-TIMEOUT_SECONDS = 0.2
+TIMEOUT_SECONDS = 1.0
 VISIBLE_AFTER = timedelta(minutes=15)
 
 #: A transaction of 5,000 XAF, as documented.

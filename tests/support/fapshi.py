@@ -18,7 +18,7 @@ API_KEY = "FAK_TEST_secret-key"
 HANDLE = "Ab3dE6gH"
 OTHER = "Zy9xW7vU"
 
-TIMEOUT_SECONDS = 0.2
+TIMEOUT_SECONDS = 1.0
 CERTAIN_AFTER = timedelta(seconds=75)
 
 #: A transaction of 5,000 XAF, as documented.

@@ -19,7 +19,7 @@ from tests.support.scripted_server import answer
 SECRET_KEY = "sk_test_very_secret_key"
 WEBHOOK_SECRET = "whsec_test_7f3b1c9d2e4a6058"
 PUBLIC_URL = "https://pay.example"
-TIMEOUT_SECONDS = 0.5
+TIMEOUT_SECONDS = 1.0
 
 REFERENCE = "att_01KE70EHG0JY1QREBD77BRA2Z8"
 INTENT = "pi_3Qsecretless0001"

@@ -37,7 +37,7 @@ from tests.support.x402 import (
     reply,
 )
 
-TIMEOUT_SECONDS = 0.5
+TIMEOUT_SECONDS = 1.0
 TOKEN_OF_FACILITATOR = "a-bearer-secret"
 
 NONCE = nonce_of(NONCE_KEY.encode(), NETWORKS["eip155:84532"], PAYER, REFERENCE)

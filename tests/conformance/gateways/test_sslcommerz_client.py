@@ -49,7 +49,7 @@ from tests.support.scripted_server import (
 from tests.support.settings import STORE_ID
 
 PASSWORD = "p&ss=w rd/%secret"
-TIMEOUT_SECONDS = 0.5
+TIMEOUT_SECONDS = 1.0
 PUBLIC_URL = "https://pay.example"
 
 VALIDATION_ID = "260105120000VaLiDaTiOnId01"

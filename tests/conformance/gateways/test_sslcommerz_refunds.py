@@ -40,7 +40,7 @@ from tests.support.settings import STORE_ID
 
 PASSWORD = "p&ss=w rd/%secret"
 CREDENTIALS = urlencode({"store_id": STORE_ID, "store_passwd": PASSWORD})
-TIMEOUT_SECONDS = 0.5
+TIMEOUT_SECONDS = 1.0
 
 BANK_ID = "26010512000001AbCdEfGhIjKl"
 HANDLE = "5f1c0de0a1b2c"
