@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from services.payments.routes import payment_routes
+from services.payments.routes.payments import payment_routes
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
-from services.payments.store import PARTITIONED_TABLES
+from services.payments.store.tables import PARTITIONED_TABLES
 from shared.migrations import MESSAGING, WEB, Component
 from shared.process import Part, open_core
 from shared.web.idempotency import IdempotencyKeys

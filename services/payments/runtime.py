@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from services.payments import attempt_store, metrics, store
-from services.payments.attempt_store import StoredOrder
+from services.payments import metrics
 from services.payments.domain.model import Payment
 from services.payments.domain.settlement import Change, settle
 from services.payments.domain.state_machine import RESTING
 from services.payments.settings import PaymentsSettings
+from services.payments.store import attempts as attempt_store
+from services.payments.store import payments as payment_store
+from services.payments.store.attempts import StoredOrder
 from shared.batching import Batcher
 from shared.contracts.payments import CheckoutOpened, PaymentSucceeded
 from shared.errors import ConflictError
@@ -211,7 +213,7 @@ async def _record(core: Core, judgements: Sequence[Judgement]) -> None:
         if not remaining:
             return
         async with core.database.connection() as connection:
-            fresh = await store.find_by_ids(connection, [j.payment.id for j in remaining])
+            fresh = await payment_store.find_by_ids(connection, [j.payment.id for j in remaining])
         remaining = [
             Judgement(fresh[j.payment.id], j.verdict, j.claim, j.asked_at, j.traceparent)
             for j in remaining
@@ -232,7 +234,7 @@ async def _save(core: Core, decided: Sequence[tuple[Judgement, Change]]) -> froz
         if change.is_success
     }
     async with core.database.connection() as connection:
-        saved, outgoing = await store.save_and_announce(
+        saved, outgoing = await payment_store.save_and_announce(
             connection, [change for _, change in decided], announcements, core.clock()
         )
     core.publisher.publish(outgoing)

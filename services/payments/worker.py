@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
-from services.payments import handlers
+from services.payments.handlers import notices, reconciler
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
-from services.payments.store import PARTITIONED_TABLES
+from services.payments.store.tables import PARTITIONED_TABLES
 from shared import partitions
 from shared.contracts.webhook import NoticeReceived
 from shared.messaging.consumption import consume
@@ -30,10 +30,10 @@ async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
         consume(
             core,
             settings.redis_address(),
-            handlers={NoticeReceived: partial(handlers.check_notices, runtime)},
+            handlers={NoticeReceived: partial(notices.check_notices, runtime)},
             priorities=PRIORITIES,
             tasks=[
-                partial(handlers.reconcile, runtime),
+                partial(reconciler.reconcile, runtime),
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
                 IdempotencyKeys(core.database, core.clock).forget_old_for_ever,
             ],

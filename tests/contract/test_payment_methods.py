@@ -9,7 +9,7 @@ import asyncpg
 import orjson
 import pytest
 
-from services.payments import attempt_store
+from services.payments.store import attempts as attempt_store
 from shared.database import Connection
 from shared.gateways.interface import Card, Checkout, Method, MethodKind, Prompt, Wallet
 from shared.identifiers import new_id

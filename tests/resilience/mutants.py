@@ -47,7 +47,7 @@ STATE_TRIGGER = Mutation(
 )
 
 VERSION = Mutation(
-    "services/payments/store.py",
+    "services/payments/store/payments.py",
     "         WHERE payment.id = change.id\n           AND payment.version = change.version\n",
     "         WHERE payment.id = change.id\n",
 )

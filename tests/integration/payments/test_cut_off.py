@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.payments import attempt_store, store
+from services.payments.store import attempts as attempt_store
+from services.payments.store import payments as payment_store
 from shared.gateways.interface import (
     Declined,
     Order,
@@ -34,7 +35,7 @@ async def recorded_only(payments: Payments) -> str:
     now = payments.clock()
     payment_id, reference = new_id("pay", now), new_id("att", now)
     customer = {"id": "cus_1", "name": "Ada", "email": "ada@shop.example", "phone": "0170000"}
-    new = store.NewPayment(
+    new = payment_store.NewPayment(
         id=payment_id,
         gateway="sslcommerz",
         method=Prompt(PROMPT["phone"]),
@@ -48,7 +49,7 @@ async def recorded_only(payments: Payments) -> str:
         next_check_at=now + payments.runtime.first_check_after,
     )
     async with payments.core.database.transaction() as connection:
-        assert await store.insert_payment(connection, new, reference)
+        assert await payment_store.insert_payment(connection, new, reference)
         await attempt_store.insert_attempt(
             connection, reference=reference, payment_id=payment_id, number=1, now=now
         )

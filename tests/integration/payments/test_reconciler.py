@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from services.payments import handlers
 from services.payments.domain.check_schedule import POLL_DELAYS
-from services.payments.store import CHECK_LEASE_SECONDS
+from services.payments.handlers import reconciler
+from services.payments.store.payments import CHECK_LEASE_SECONDS
 from shared.gateways.interface import Order, Outcome
 from tests.integration.payments.world import Payments, running_payments, running_runtime
 from tests.support.polling import eventually
@@ -95,7 +95,7 @@ async def test_two_processes_look_at_each_due_payment_once(
         ) as second:
             counts = await asyncio.gather(
                 *(
-                    handlers.reconcile_due(runtime)
+                    reconciler.reconcile_due(runtime)
                     for runtime in (payments.runtime, second, payments.runtime, second)
                 )
             )
@@ -194,7 +194,7 @@ async def test_a_slow_answer_that_says_less_does_not_undo_what_was_found_meanwhi
 async def test_the_running_reconciler_outlives_an_outage_of_postgresql(
     new_database: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handlers, "RECONCILE_INTERVAL_SECONDS", 0.02)
+    monkeypatch.setattr(reconciler, "RECONCILE_INTERVAL_SECONDS", 0.02)
     async with (
         proxied(new_database) as (proxy, url),
         running_payments(url, redis_url) as payments,
@@ -202,7 +202,7 @@ async def test_the_running_reconciler_outlives_an_outage_of_postgresql(
         payment = await payments.create()
         payments.gateway.charge(payment["gatewayReference"])
         await proxy.cut()
-        running = asyncio.create_task(handlers.reconcile(payments.runtime))
+        running = asyncio.create_task(reconciler.reconcile(payments.runtime))
         payments.clock.advance(30)
         assert not await payments.core.database.ping()
         assert not running.done()

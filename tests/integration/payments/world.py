@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 import orjson
 
-from services.payments import handlers
-from services.payments.routes import payment_routes
+from services.payments.handlers import notices, reconciler
+from services.payments.routes.payments import payment_routes
 from services.payments.runtime import Runtime, open_runtime
 from services.payments.settings import PaymentsSettings
 from shared.clock import Clock
@@ -130,7 +130,7 @@ class Payments:
 
     async def look(self) -> int:
         """Let the reconciler look once at what is due."""
-        return await handlers.reconcile_due(self.runtime)
+        return await reconciler.reconcile_due(self.runtime)
 
     async def sql(self, statement: str, *values: Any) -> Any:
         async with self.core.database.connection() as connection:
@@ -175,7 +175,7 @@ async def running_payments(
         receiver = Receiver(
             core.database,
             core.publisher,
-            {NoticeReceived: partial(handlers.check_notices, runtime)},
+            {NoticeReceived: partial(notices.check_notices, runtime)},
         )
         async with serving(routes) as api:
             yield Payments(runtime, gateway, clock, api, receiver)

@@ -14,11 +14,12 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from services.payments import orders, store
 from services.payments.domain.model import PaymentState
-from services.payments.orders import Purchase
+from services.payments.handlers import orders
+from services.payments.handlers.orders import Purchase
 from services.payments.runtime import Runtime
-from services.payments.store import PaymentView
+from services.payments.store import payments as payment_store
+from services.payments.store.payments import PaymentView
 from shared.gateways.interface import Card, Checkout, Method, Prompt, Wallet
 from shared.money import MINOR_UNITS_MAX, Money
 from shared.web.application import CALLER
@@ -190,7 +191,7 @@ def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route
         query = parse_query(PaymentsQuery, request)
         query.require_cursor_of("pay")
         async with runtime.core.database.connection() as connection:
-            views = await store.list_views(
+            views = await payment_store.list_views(
                 connection,
                 customer_id=query.customer_id,
                 product_id=query.product_id,

@@ -1,4 +1,4 @@
-"""Every SQL statement of the payments service about payments; `attempt_store` has the rest."""
+"""The SQL statements about payments and their history."""
 
 from __future__ import annotations
 
@@ -18,13 +18,6 @@ from shared.database import Connection
 from shared.gateways.interface import Method
 from shared.messaging.envelope import Outgoing
 from shared.money import Money
-from shared.partitions import PartitionedTable
-
-PARTITIONED_TABLES: Final = (
-    PartitionedTable("payment", "month", id_prefix="pay"),
-    PartitionedTable("payment_history", "month", id_prefix="pay"),
-    PartitionedTable("attempt", "month", id_prefix="att"),
-)
 
 #: How long a look at the gateway may hold a payment; longer than any gateway time-out.
 CHECK_LEASE_SECONDS: Final = 60

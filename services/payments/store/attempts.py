@@ -1,4 +1,4 @@
-"""Every SQL statement of the payments service about attempts, and what wallets spend on them."""
+"""The SQL statements about attempts, and what wallets spend on them."""
 
 from __future__ import annotations
 

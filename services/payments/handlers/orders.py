@@ -8,8 +8,7 @@ from typing import Final
 
 from opentelemetry.trace import SpanKind
 
-from services.payments import attempt_store, metrics, store
-from services.payments.attempt_store import StoredOrder
+from services.payments import metrics
 from services.payments.domain.model import PaymentState
 from services.payments.domain.settlement import settle_start
 from services.payments.domain.state_machine import RESTING
@@ -21,7 +20,10 @@ from services.payments.runtime import (
     page_found,
     success,
 )
-from services.payments.store import PaymentView
+from services.payments.store import attempts as attempt_store
+from services.payments.store import payments as payment_store
+from services.payments.store.attempts import StoredOrder
+from services.payments.store.payments import PaymentView
 from shared.contracts.base import Message
 from shared.database import Connection
 from shared.errors import (
@@ -127,7 +129,7 @@ async def read_payment(runtime: Runtime, payment_id: str) -> PaymentView:
     view = None
     if is_id(payment_id, "pay"):  # Anything else may hold what PostgreSQL cannot encode.
         async with runtime.core.database.connection() as connection:
-            view = await store.find_view(connection, payment_id)
+            view = await payment_store.find_view(connection, payment_id)
     if view is None:
         raise NotFoundError(f"no payment has the id {payment_id[:40]!r}")
     return view
@@ -138,7 +140,7 @@ async def _record_order(
 ) -> StoredOrder | None:
     """Commit the payment with its first attempt; None when an earlier request did all there is."""
     now = order.started_at
-    new = store.NewPayment(
+    new = payment_store.NewPayment(
         id=payment_id,
         gateway=purchase.gateway,
         method=order.method,
@@ -152,9 +154,9 @@ async def _record_order(
         next_check_at=now + runtime.first_check_after,
     )
     async with runtime.core.database.transaction() as connection:
-        if await store.insert_payment(connection, new, order.reference):
-            payment = await store.lock_payment(connection, payment_id)
-            await store.insert_history(connection, payment, "created", now)
+        if await payment_store.insert_payment(connection, new, order.reference):
+            payment = await payment_store.lock_payment(connection, payment_id)
+            await payment_store.insert_history(connection, payment, "created", now)
             return await _record_attempt(
                 runtime, connection, purchase.gateway, order, payment_id=payment_id, number=1
             )
@@ -216,7 +218,7 @@ async def _resume(
     if last.state not in {"started", "abandoned"}:
         return None
     async with runtime.core.database.connection() as connection:
-        payment = (await store.find_by_ids(connection, [last.payment_id]))[last.payment_id]
+        payment = (await payment_store.find_by_ids(connection, [last.payment_id]))[last.payment_id]
         if payment.state in _BEYOND_START:
             return None
         stored = (await attempt_store.find_orders(connection, [last.reference]))[last.reference]
@@ -233,7 +235,7 @@ async def _resume(
     now = runtime.core.clock()
     order = replace(stored.order, reference=new_id("att", now), started_at=now, handle=None)
     async with runtime.core.database.transaction() as connection:
-        payment = await store.lock_payment(connection, last.payment_id)
+        payment = await payment_store.lock_payment(connection, last.payment_id)
         if payment.state in _BEYOND_START or payment.reference != last.reference:
             return None  # A notice, or another request, was faster.
         await attempt_store.save_attempt(connection, last.reference, state="abandoned")
@@ -276,7 +278,7 @@ async def _record_outcome(
     """Commit what an answer makes of the attempt and of its payment, and announce it."""
     reference, now = stored.order.reference, runtime.core.clock()
     async with runtime.core.database.transaction() as connection:
-        payment = await store.lock_payment(connection, stored.payment_id)
+        payment = await payment_store.lock_payment(connection, stored.payment_id)
         change = None
         if payment.reference == reference or isinstance(outcome, Paid):
             change = settle_start(payment, outcome, now=now)
@@ -286,7 +288,9 @@ async def _record_outcome(
         outgoing: list[Outgoing] = []
         if change is not None:
             announcements = {} if message is None else {payment.id: (message, traceparent)}
-            _, outgoing = await store.save_and_announce(connection, [change], announcements, now)
+            _, outgoing = await payment_store.save_and_announce(
+                connection, [change], announcements, now
+            )
         elif message is not None:
             # A notice was faster than the answer and has decided more than it could.
             outgoing = await outbox.append(connection, [(message, traceparent)])

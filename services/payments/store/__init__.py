@@ -1,0 +1,1 @@
+"""Every SQL statement of the payments service, one module a subject."""

@@ -1,0 +1,13 @@
+"""The tables of the payments service that grow with traffic, cut by time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shared.partitions import PartitionedTable
+
+PARTITIONED_TABLES: Final = (
+    PartitionedTable("payment", "month", id_prefix="pay"),
+    PartitionedTable("payment_history", "month", id_prefix="pay"),
+    PartitionedTable("attempt", "month", id_prefix="att"),
+)
