@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, overload
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 #: Control characters are refused: PostgreSQL cannot store NUL, and a page should not show the rest.
@@ -35,6 +35,18 @@ class Body(BaseModel):
     """A request body in camelCase; an unknown field is an error, and types are not converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, strict=True)
+
+
+#: A moment in an answer, as `time_text` writes it.
+TimeText = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+@overload
+def time_text(moment: datetime) -> str: ...
+
+
+@overload
+def time_text(moment: datetime | None) -> str | None: ...
 
 
 def time_text(moment: datetime | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,7 +42,7 @@ class PageQuery(BaseModel):
         found: Sequence[T],
         *,
         id_of: Callable[[T], str],
-        render: Callable[[T], dict[str, Any]],
+        render: Callable[[T], Mapping[str, Any]],
     ) -> Answer:
         """Return a page under `name`. `found` has one more than `limit` unless it is the last."""
         items = found[: self.limit]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from shared.errors import InvalidInputError, TooLargeError
+from shared.errors import InvalidInputError, SluiceError, TooLargeError
 
 #: Largest body of an API request; a payment with its metadata is far below.
 BODY_BYTES_MAX: Final = 64 * 1024
@@ -30,13 +30,58 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PageOf:
+    """Says that an answer is a page (`shared.web.pages`): items under `name`, and `nextCursor`."""
+
+    name: str
+    item: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """Says that an answer is JSON of this type, without the envelope."""
+
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Says that an answer is text of this kind; None: there is no body."""
+
+    content_type: str | None = "text/plain"
+
+
+#: What a successful answer holds: the type of `data` in the envelope (a TypedDict, say, or NoneType
+#: where it is null), or what one of the three classes above says.
+AnswerType: TypeAlias = Any
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """One HTTP route; without a scope it needs no key."""
+    """One HTTP route; without a scope it needs no key.
+
+    What stands after the scope is what `/openapi.json` says of it (`shared.web.openapi`), beside
+    the docstring of the handler, whose first line is its summary. Nothing of it is read when a
+    request comes. A route without `answer` is not described there at all.
+    """
 
     method: str
     path: str
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     scope: Scope | None = None
+    _: KW_ONLY
+    answer: AnswerType = None
+    status: int = 200
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    #: Refusals beyond those of every route of this shape: 400 with a body, a query or an
+    #: idempotency key; 401, 403, 429 and 503 with a scope; 404 with a parameter in the path;
+    #: 409 for writes, 413 with a body.
+    errors: tuple[type[SluiceError], ...] = ()
+    #: Types of parameters in the path that are more than text, by the name in the path.
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    #: Further successful answers by their status.
+    other_answers: Mapping[int, AnswerType] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

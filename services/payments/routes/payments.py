@@ -6,13 +6,16 @@ from typing import Annotated, Any, Final, Literal
 
 from aiohttp import web
 from pydantic import (
+    ConfigDict,
     Field,
+    JsonValue,
     StringConstraints,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
 from pydantic_core import InitErrorDetails
+from typing_extensions import TypedDict
 
 from services.payments.domain.model import PaymentState
 from services.payments.handlers import orders
@@ -20,14 +23,16 @@ from services.payments.handlers.orders import Purchase
 from services.payments.runtime import Runtime
 from services.payments.store import payments as payment_store
 from services.payments.store.payments import PaymentView
-from shared.gateways.interface import Card, Checkout, Method, Prompt, Wallet
+from shared.errors import GatewayRefusedError, GatewayUnavailableError, SpendingLimitError
+from shared.gateways.interface import Card, Checkout, Method, MethodKind, Prompt, Wallet
 from shared.money import MINOR_UNITS_MAX, Money
 from shared.web.application import CALLER
-from shared.web.bodies import Body, LongText, ShortText, WebAddress, time_text
+from shared.web.bodies import Body, LongText, ShortText, TimeText, WebAddress, time_text
 from shared.web.idempotency import IdempotencyKeys
 from shared.web.pages import PageQuery
 from shared.web.routes import (
     Answer,
+    PageOf,
     Route,
     Scope,
     parse,
@@ -36,6 +41,17 @@ from shared.web.routes import (
 )
 
 METADATA_ENTRIES_MAX: Final = 20
+
+
+_EXAMPLE: Final[dict[str, JsonValue]] = {
+    "gateway": "sslcommerz",
+    "amount": 150_000,
+    "currency": "BDT",
+    "customer": {"id": "customer-1", "name": "Rahim Uddin", "email": "rahim@example.com"},
+    "product": {"id": "course-1", "name": "Bangla for beginners"},
+    "returnUrl": "https://example.com/paid",
+    "metadata": {"order": "7"},
+}
 
 
 class CustomerBody(Body):
@@ -133,6 +149,8 @@ MethodBody = Annotated[
 class PaymentBody(Body):
     """Body of `POST /api/payments`."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
     gateway: ShortText
     method: MethodBody | None = None
     amount: Annotated[int, Field(gt=0, le=MINOR_UNITS_MAX, description="Minor units")]
@@ -170,10 +188,45 @@ class PaymentsQuery(PageQuery):
     gateway: ShortText | None = None
 
 
+class MethodAnswer(TypedDict):
+    """How a payment is paid."""
+
+    type: MethodKind
+
+
+class PaymentAnswer(TypedDict):
+    """A payment; personal data of the customer is left out."""
+
+    id: Annotated[str, Field(examples=["pay_01J9ZC4Q8S4X7V1R2T3W5Y6Z8A"])]
+    state: PaymentState
+    reason: Annotated[str | None, Field(description="Why it is in this state: `kind:code`")]
+    gateway: str
+    method: MethodAnswer
+    gatewayReference: Annotated[str, Field(description="What the gateway knows this try by")]
+    gatewayPaymentId: Annotated[str | None, Field(description="The gateway's name for the charge")]
+    amount: Annotated[int, Field(description="Minor units")]
+    currency: str
+    customerId: str
+    productId: str
+    checkoutUrl: Annotated[str | None, Field(description="Where the customer pays")]
+    returnUrl: str | None
+    metadata: dict[str, str]
+    nextCheckAt: Annotated[TimeText | None, Field(description="When the gateway is asked next")]
+    createdAt: TimeText
+    updatedAt: TimeText
+    expiresAt: TimeText
+
+
 def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route]:
     """Return the routes under /api/payments."""
 
     async def create(request: web.Request) -> web.StreamResponse:
+        """Create a payment and ask the gateway for the money.
+
+        A charge that the gateway declined is a payment with `state` `failed` and a `reason`.
+        After 502 `gateway_unavailable` it is asked what became of it; the same request, repeated
+        with the same key, carries on.
+        """
         body = await read_body(request)
         purchase = parse(PaymentBody, body).purchase()
 
@@ -184,10 +237,12 @@ def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route
         return await idempotency.run(request, body, caller=request[CALLER], prefix="pay", work=work)
 
     async def read(request: web.Request) -> web.StreamResponse:
+        """Read a payment: its state, the reason, and when it is looked at next."""
         view = await orders.read_payment(runtime, request.match_info["payment_id"])
         return Answer(render(view)).response()
 
     async def list_(request: web.Request) -> web.StreamResponse:
+        """List payments, the newest first."""
         query = parse_query(PaymentsQuery, request)
         query.require_cursor_of("pay")
         async with runtime.core.database.connection() as connection:
@@ -204,13 +259,29 @@ def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route
         return answer.response()
 
     return [
-        Route("POST", "/api/payments", create, Scope.WRITE),
-        Route("GET", "/api/payments", list_, Scope.READ),
-        Route("GET", "/api/payments/{payment_id}", read, Scope.READ),
+        Route(
+            "POST",
+            "/api/payments",
+            create,
+            Scope.WRITE,
+            body=PaymentBody,
+            answer=PaymentAnswer,
+            status=201,
+            errors=(GatewayRefusedError, SpendingLimitError, GatewayUnavailableError),
+        ),
+        Route(
+            "GET",
+            "/api/payments",
+            list_,
+            Scope.READ,
+            query=PaymentsQuery,
+            answer=PageOf("payments", PaymentAnswer),
+        ),
+        Route("GET", "/api/payments/{payment_id}", read, Scope.READ, answer=PaymentAnswer),
     ]
 
 
-def render(view: PaymentView) -> dict[str, Any]:
+def render(view: PaymentView) -> PaymentAnswer:
     """Return a payment as the API shows it; personal data of the customer is left out."""
     payment = view.payment
     return {
