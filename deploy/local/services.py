@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PATH_PREFIXES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     {
         "webhook": ("/webhooks/", "/return/"),
-        "payments": ("/api/payments",),
+        "payments": ("/api/payments", "/api/operations"),
         "enrollment": ("/api/enrollments",),
         "simulator": (
             *("/gwprocess/", "/validator/", "/EasyCheckOut/", "/simulator"),
