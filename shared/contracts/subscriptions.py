@@ -33,6 +33,10 @@ def _to(service: str, queue: str) -> Subscription:
 _NOTICE_QUEUES: Final = {level: f"payments.{level}" for level in Priority}
 
 
+#: Disputes are rare and none is urgent: one queue, whatever they are about.
+DISPUTES_QUEUE: Final = "payments.disputes"
+
+
 def notice_queue(amount: int, currency: str) -> str:
     """Return the queue of a notice that claims an amount in minor units."""
     return _NOTICE_QUEUES[priority_of(amount, currency)]

@@ -26,3 +26,21 @@ class NoticeReceived(Message):
     amount: MinorUnits
     currency: CurrencyCode
     received_at: AwareDatetime
+
+
+class DisputeNoticed(Message):
+    """Fact: a gateway says that something happened to a dispute. A hint, never the truth.
+
+    `dispute` is the gateway's handle for asking how it stands. `reference` is the id we gave the
+    attempt if the gateway tells it, else the gateway's own name for the payment, which may be one
+    of another system on the same account. Amount and currency are the notice's claim.
+    """
+
+    name: ClassVar = "webhook.dispute_noticed.v1"
+
+    gateway: Reference
+    dispute: Reference
+    reference: Reference
+    amount: MinorUnits
+    currency: CurrencyCode
+    received_at: AwareDatetime

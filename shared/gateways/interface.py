@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from shared.errors import PermanentError
+from shared.gateways.disputes import Disputed
 from shared.money import Money
 
 
@@ -203,6 +204,8 @@ class RefundFailed:
 
 RefundOutcome: TypeAlias = Refunded | RefundPending | RefundFailed | Unknown
 
+DisputeOutcome: TypeAlias = Disputed | Unknown
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -224,6 +227,8 @@ class Capabilities:
     charges_off_session: bool = False
     refunds: bool = False
     cancels: bool = False
+    #: Whether it tells of disputes, and can be asked about them.
+    disputes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,17 +296,26 @@ class PaymentGateway(Protocol):
     async def look_up_refund(self, order: RefundOrder) -> RefundOutcome:
         """Ask what became of a refund."""
 
+    async def look_up_dispute(self, handle: str) -> DisputeOutcome:
+        """Ask how a dispute stands, by the gateway's handle: what its notices have as such.
+
+        `Unknown("not_supported")` from a gateway that knows no disputes.
+        """
+
     async def close(self) -> None:
         """Close kept connections."""
 
 
-Claim: TypeAlias = Literal["paid", "failed", "cancelled", "expired", "other"]
+#: What a notice says has happened. Of a dispute it may be anything: opened, won, lost.
+Claim: TypeAlias = Literal["paid", "failed", "cancelled", "expired", "dispute", "other"]
 
 
 class Notice(NamedTuple):
     """A verified notice. `event_key` and `event_day` are the same for each copy of it.
 
-    `validation_id` is the handle to confirm by, empty when the notice has none.
+    `validation_id` is the handle to confirm by, empty when the notice has none. In a `dispute` it
+    is the dispute's, and never empty; `reference` is then ours if the gateway tells it, else the
+    gateway's name for the payment.
     """
 
     event_key: str

@@ -24,7 +24,7 @@ from shared.contracts.subscriptions import (
     queues_of,
     receipts_queue,
 )
-from shared.contracts.webhook import NoticeReceived
+from shared.contracts.webhook import DisputeNoticed, NoticeReceived
 from shared.gateways.interface import Notice
 from shared.messaging import consumption
 from shared.messaging.broker import SluiceBroker
@@ -202,4 +202,28 @@ def test_the_webhook_services_own_encoding_of_a_notice_is_that_of_the_contract()
         amount=300_000,
         currency="BDT",
         received_at=received_at,
+    )
+
+
+def test_a_notice_about_a_dispute_becomes_a_message_of_its_own() -> None:
+    notice = Notice(
+        event_key="evt_1",
+        event_day=NOW.date(),
+        reference="pi_1",
+        claim="dispute",
+        validation_id="du_1",
+        amount=Money(1_999, "USD"),
+    )
+
+    decoded = DisputeNoticed.decode(
+        orjson.loads(encode_message(InboundEvent("stripe", notice, "notice", NOW, b"", None)))
+    )
+
+    assert decoded == DisputeNoticed(
+        gateway="stripe",
+        dispute="du_1",
+        reference="pi_1",
+        amount=1_999,
+        currency="USD",
+        received_at=NOW,
     )

@@ -6,11 +6,14 @@ import asyncio
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
+from shared.gateways.disputes import Disputed, DisputeState
 from shared.gateways.interface import (
     ActionRequired,
     Capabilities,
     Declined,
+    DisputeOutcome,
     FailureKind,
     Limits,
     Order,
@@ -30,6 +33,7 @@ EVERYTHING_IN_BDT = Capabilities(
     methods=("checkout", "prompt", "card", "wallet"),
     limits={"BDT": Limits(1, MINOR_UNITS_MAX)},
     charges_off_session=True,
+    disputes=True,
 )
 
 
@@ -53,6 +57,7 @@ class FakeGateway:
     is_answering: asyncio.Event = field(default_factory=asyncio.Event)
     _paid: defaultdict[str, list[Paid]] = field(default_factory=lambda: defaultdict(list))
     _declined: dict[str, Declined] = field(default_factory=dict)
+    _disputes: dict[str, Disputed] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
@@ -89,6 +94,28 @@ class FakeGateway:
         """Let the customer's try fail, or let them give up."""
         kind = FailureKind.CANCELLED if cancelled else FailureKind.UNKNOWN_CODE
         self._declined[reference] = Declined(reason, kind, is_final=is_final)
+
+    def dispute(
+        self,
+        paid: Paid,
+        state: DisputeState = DisputeState.OPENED,
+        *,
+        amount: Money | None = None,
+        fee: Money | None = None,
+    ) -> Disputed:
+        """Let the customer's bank take back what was paid, or decide; there is one per charge."""
+        disputed = Disputed(
+            handle=f"dispute_of_{paid.gateway_payment_id}",
+            state=state,
+            amount=amount or paid.amount,
+            reason="fraudulent",
+            reference=paid.reference,
+            gateway_payment_id=paid.gateway_payment_id,
+            opened_at=datetime(2026, 1, 5, 12, tzinfo=UTC),
+            fee=fee,
+        )
+        self._disputes[disputed.handle] = disputed
+        return disputed
 
     def refusal(self, order: Order) -> Refusal | None:
         return refusal_of(self.name, self.capabilities, order)
@@ -132,6 +159,11 @@ class FakeGateway:
 
     async def look_up_refund(self, order: RefundOrder) -> RefundOutcome:
         return RefundFailed("not_supported")
+
+    async def look_up_dispute(self, handle: str) -> DisputeOutcome:
+        if unknown := await self._ask("look_up_dispute", handle):
+            return unknown
+        return self._disputes.get(handle, Unknown("not_found"))
 
     async def close(self) -> None:
         pass

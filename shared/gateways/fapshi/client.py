@@ -31,6 +31,7 @@ from shared.gateways.interface import (
     ActionRequired,
     Capabilities,
     Declined,
+    DisputeOutcome,
     FailureKind,
     Limits,
     Order,
@@ -184,6 +185,10 @@ class FapshiGateway:
     async def look_up_refund(self, order: RefundOrder) -> RefundOutcome:
         """Refuse, like `refund`."""
         return RefundFailed("not_supported")
+
+    async def look_up_dispute(self, handle: str) -> DisputeOutcome:
+        """Say that its protocol knows no disputes."""
+        return Unknown("not_supported")
 
     async def close(self) -> None:
         """Close kept connections."""

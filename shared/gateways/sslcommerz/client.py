@@ -22,6 +22,7 @@ from shared.gateways.interface import (
     ActionRequired,
     Capabilities,
     Declined,
+    DisputeOutcome,
     FailureKind,
     Limits,
     Order,
@@ -161,6 +162,10 @@ class SslcommerzGateway:
     async def look_up_refund(self, order: RefundOrder) -> RefundOutcome:
         """Ask what became of a refund."""
         return await self._refunds.look_up_refund(order)
+
+    async def look_up_dispute(self, handle: str) -> DisputeOutcome:
+        """Say that its protocol knows no disputes: banks bring them by other ways."""
+        return Unknown("not_supported")
 
     async def close(self) -> None:
         """Close kept connections."""

@@ -35,7 +35,16 @@ if TYPE_CHECKING:
 
 GATEWAY: Final = "stripe"
 
-OPERATIONS: Final = ("charge", "retrieve", "list", "search", "cancel", "refund", "refund_status")
+OPERATIONS: Final = (
+    "charge",
+    "retrieve",
+    "list",
+    "search",
+    "cancel",
+    "refund",
+    "refund_status",
+    "dispute_status",
+)
 
 _REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND})
 #: The second was Stripe's status of old.
@@ -124,6 +133,14 @@ class StripeCalls:
         refunds = self._client.v1.refunds
         return await self._call(
             "refund_status", refunds.list_async({"payment_intent": intent_id, "limit": limit})
+        )
+
+    async def retrieve_dispute(self, dispute_id: str) -> Mapping[str, Any]:
+        """Return a dispute as it is now, with its whole intent: that names our payment."""
+        disputes = self._client.v1.disputes
+        return await self._call(
+            "dispute_status",
+            disputes.retrieve_async(dispute_id, {"expand": ["payment_intent"]}),
         )
 
     async def close(self) -> None:

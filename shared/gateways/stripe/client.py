@@ -19,6 +19,7 @@ from shared.gateways.interface import (
     Capabilities,
     Card,
     Declined,
+    DisputeOutcome,
     FailureKind,
     Limits,
     Order,
@@ -35,6 +36,7 @@ from shared.gateways.pages import PageHosts
 from shared.gateways.registration import Surroundings
 from shared.gateways.stripe.calls import GATEWAY, StripeCalls
 from shared.gateways.stripe.declines import NOT_FOR_CUSTOMERS, read_decline
+from shared.gateways.stripe.disputes import StripeDisputes
 from shared.gateways.stripe.errors import (
     AccessRefusedError,
     CardDeclinedError,
@@ -89,6 +91,7 @@ CAPABILITIES: Final = Capabilities(
     charges_off_session=True,
     refunds=True,
     cancels=True,
+    disputes=True,
 )
 
 #: Customers authenticate at hooks.stripe.com; other ways of paying redirect to its siblings.
@@ -123,6 +126,7 @@ class StripeGateway:
         self._calls = StripeCalls(transport, base_url=base_url, secret_key=secret_key)
         self._reader = IntentReader(is_live, PageHosts(PAGE_DOMAIN, base_url, self._public_url))
         self._refunds = StripeRefunds(self._calls, self._clock)
+        self._disputes = StripeDisputes(self._calls, is_live=is_live)
 
     def refusal(self, order: Order) -> Refusal | None:
         """Return which field of an order Stripe cannot take, or None. No I/O."""
@@ -210,6 +214,10 @@ class StripeGateway:
     async def look_up_refund(self, order: RefundOrder) -> RefundOutcome:
         """Ask what became of a refund."""
         return await self._refunds.look_up_refund(order)
+
+    async def look_up_dispute(self, handle: str) -> DisputeOutcome:
+        """Ask how a dispute stands."""
+        return await self._disputes.look_up(handle)
 
     async def close(self) -> None:
         """Close kept connections."""

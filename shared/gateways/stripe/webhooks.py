@@ -39,6 +39,11 @@ CLAIMS: Final[Mapping[str, Claim]] = MappingProxyType(
         "payment_intent.succeeded": "paid",
         "payment_intent.payment_failed": "failed",
         "payment_intent.canceled": "cancelled",
+        "charge.dispute.created": "dispute",
+        "charge.dispute.updated": "dispute",
+        "charge.dispute.closed": "dispute",
+        "charge.dispute.funds_withdrawn": "dispute",
+        "charge.dispute.funds_reinstated": "dispute",
     }
 )
 
@@ -144,6 +149,8 @@ def _notice(event: Mapping[str, Any]) -> Notice:
     if not isinstance(subject, dict):
         raise UnreadableNoticeError("not_an_event")
     event_id, subject_id = _id(event), _id(subject)
+    if CLAIMS.get(_text(event, "type")) == "dispute":
+        return _dispute_notice(event, subject, event_id, subject_id)
     reference = _own_reference(subject)
     claim = CLAIMS.get(_text(event, "type"), "other") if reference else "other"
     return Notice(
@@ -154,6 +161,23 @@ def _notice(event: Mapping[str, Any]) -> Notice:
         claim=claim,
         validation_id=_intent_id(subject),
         amount=_claimed_amount(subject),
+    )
+
+
+def _dispute_notice(
+    event: Mapping[str, Any], dispute: Mapping[str, Any], event_id: str, dispute_id: str
+) -> Notice:
+    """Read a notice about a dispute.
+
+    It names the intent and not our reference, so whose it is the gateway must be asked.
+    """
+    return Notice(
+        event_key=event_id,
+        event_day=_day(event),
+        reference=_intent_id(dispute) or dispute_id,
+        claim="dispute",
+        validation_id=dispute_id,
+        amount=_claimed_amount(dispute),
     )
 
 

@@ -17,6 +17,7 @@ from shared.gateways.http_client import HttpCallError
 from shared.gateways.interface import (
     Capabilities,
     Declined,
+    DisputeOutcome,
     FailureKind,
     Limits,
     Order,
@@ -163,6 +164,10 @@ class X402Gateway:
     async def look_up_refund(self, order: RefundOrder) -> RefundOutcome:
         """Say that there are no refunds."""
         return RefundFailed("not_supported")
+
+    async def look_up_dispute(self, handle: str) -> DisputeOutcome:
+        """Say that there are no disputes: nobody takes a transfer back."""
+        return Unknown("not_supported")
 
     async def close(self) -> None:
         """Close kept connections."""

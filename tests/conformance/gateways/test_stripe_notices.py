@@ -264,7 +264,7 @@ DISPUTE = CHARGE | {"id": "du_1", "object": "dispute", "metadata": {}}
     [
         ("charge.succeeded", CHARGE, REFERENCE),
         ("charge.refunded", CHARGE, REFERENCE),
-        ("charge.dispute.created", DISPUTE, "du_1"),
+        ("radar.early_fraud_warning.created", DISPUTE | {"object": "warning"}, "du_1"),
         ("refund.created", refund(), REFERENCE),
         ("refund.failed", refund("failed"), REFERENCE),
         ("refund.updated", refund(metadata={}), "re_3Q0001"),
@@ -276,6 +276,29 @@ def test_what_is_no_intent_claims_nothing_and_names_ours_where_it_can(
     notice = read_event(event(kind, subject))
 
     assert (notice.claim, notice.reference, notice.validation_id) == ("other", reference, INTENT)
+
+
+@pytest.mark.parametrize(
+    "kind", ["created", "updated", "closed", "funds_withdrawn", "funds_reinstated"]
+)
+@pytest.mark.parametrize(
+    ("change", "reference"),
+    [
+        ({}, INTENT),
+        ({"payment_intent": None}, "du_1"),
+        # Whatever an operator writes to it there, a dispute's own metadata is not the payment's.
+        ({"metadata": {"reference": REFERENCE}}, INTENT),
+    ],
+    ids=["of an intent", "of a charge without one", "with metadata"],
+)
+def test_a_dispute_is_told_by_its_own_handle_and_by_the_intent(
+    kind: str, change: dict[str, Any], reference: str
+) -> None:
+    notice = read_event(event(f"charge.dispute.{kind}", DISPUTE | change))
+
+    assert notice == Notice(
+        "evt_1", START.date(), reference, "dispute", "du_1", Money(1_999, "USD")
+    )
 
 
 @pytest.mark.parametrize(
