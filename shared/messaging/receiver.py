@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import orjson
 import structlog
@@ -38,11 +38,21 @@ CAPACITY: Final = 1_000
 DRAIN_SECONDS: Final = 5.0
 
 
+class Holder(Protocol):
+    """Whoever gave a message to a handler, and hears how that ended."""
+
+    def finish(self, delivery: Delivery[Any]) -> None:
+        """End a message whose effect is committed."""
+
+    def put_back(self, delivery: Delivery[Any], error: Exception) -> None:
+        """Take back a message whose handling failed."""
+
+
 @dataclass(slots=True, eq=False)
 class Delivery(Generic[M]):
     """One message in hand. A handler ends it by `done` or `fail`, or by returning or raising."""
 
-    receiver: Receiver
+    receiver: Holder
     queue: str
     sender: str
     id: int
