@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from shared.contracts.base import CurrencyCode, Message, MinorUnits, Reference
 
@@ -33,3 +33,59 @@ class PaymentSucceeded(Message):
     amount: MinorUnits
     currency: CurrencyCode
     noticed_at: AwareDatetime
+
+
+class PaymentRefunded(Message):
+    """Fact: money of a payment was given back. Sent once per refund that succeeded.
+
+    `amount` is this refund's, `refunded_total` what has been given back of the payment with it.
+    """
+
+    name: ClassVar = "payments.payment_refunded.v1"
+
+    payment_id: Reference
+    refund_id: Reference
+    customer_id: Reference
+    product_id: Reference
+    amount: MinorUnits
+    currency: CurrencyCode
+    refunded_total: MinorUnits
+    is_full: bool
+    refunded_at: AwareDatetime
+
+
+class DisputeMessage(Message):
+    """What facts about disputes have in common; `amount` may be a part of the payment's.
+
+    `reason` is the gateway's own word for the customer's.
+    """
+
+    payment_id: Reference
+    dispute_id: Reference
+    customer_id: Reference
+    product_id: Reference
+    amount: MinorUnits
+    currency: CurrencyCode
+    reason: Annotated[str, Field(max_length=200)]
+    noticed_at: AwareDatetime
+
+
+class DisputeOpened(DisputeMessage):
+    """Fact: a customer's bank has taken a payment back until a dispute is decided.
+
+    Sent again when one that was decided is opened anew.
+    """
+
+    name: ClassVar = "payments.dispute_opened.v1"
+
+
+class DisputeWon(DisputeMessage):
+    """Fact: a dispute was decided for us, and the money is ours again."""
+
+    name: ClassVar = "payments.dispute_won.v1"
+
+
+class DisputeLost(DisputeMessage):
+    """Fact: a dispute was decided against us, and the money is gone."""
+
+    name: ClassVar = "payments.dispute_lost.v1"

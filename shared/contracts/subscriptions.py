@@ -12,7 +12,14 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shared.contracts.base import Message
-from shared.contracts.payments import CheckoutOpened, PaymentSucceeded
+from shared.contracts.payments import (
+    CheckoutOpened,
+    DisputeLost,
+    DisputeOpened,
+    DisputeWon,
+    PaymentRefunded,
+    PaymentSucceeded,
+)
 from shared.contracts.priorities import Priority, priority_of
 from shared.contracts.webhook import NoticeReceived
 
@@ -51,6 +58,10 @@ SUBSCRIPTIONS: Final[Mapping[type[Message], tuple[Subscription, ...]]] = Mapping
         NoticeReceived: (Subscription("payments", tuple(_NOTICE_QUEUES.values()), _by_amount),),
         CheckoutOpened: (_to("webhook", "webhook.checkouts"),),
         PaymentSucceeded: (_to("enrollment", "enrollment.grants"),),
+        PaymentRefunded: (),
+        DisputeOpened: (),
+        DisputeWon: (),
+        DisputeLost: (),
     }
 )
 

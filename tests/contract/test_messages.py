@@ -14,7 +14,15 @@ from services.payments.settings import PaymentsSettings
 from services.webhook.settings import WebhookSettings
 from services.webhook.store import InboundEvent, encode_message
 from shared.contracts.base import MalformedMessageError, Message
-from shared.contracts.payments import CheckoutOpened, PaymentSucceeded
+from shared.contracts.payments import (
+    CheckoutOpened,
+    DisputeLost,
+    DisputeMessage,
+    DisputeOpened,
+    DisputeWon,
+    PaymentRefunded,
+    PaymentSucceeded,
+)
 from shared.contracts.snapshots import DIRECTORY, render
 from shared.contracts.subscriptions import (
     MESSAGES,
@@ -34,6 +42,20 @@ from shared.settings import ServiceSettings
 from tests.support.settings import gateways_of_tests
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+def a_dispute(kind: type[DisputeMessage]) -> DisputeMessage:
+    return kind(
+        payment_id="pay_1",
+        dispute_id="dsp_1",
+        customer_id="cus_1",
+        product_id="course_1",
+        amount=115_000,
+        currency="BDT",
+        reason="fraudulent",
+        noticed_at=NOW,
+    )
+
 
 EXAMPLES: dict[type[Message], Message] = {
     NoticeReceived: NoticeReceived(
@@ -56,7 +78,26 @@ EXAMPLES: dict[type[Message], Message] = {
         currency="BDT",
         noticed_at=NOW,
     ),
+    PaymentRefunded: PaymentRefunded(
+        payment_id="pay_1",
+        refund_id="ref_1",
+        customer_id="cus_1",
+        product_id="course_1",
+        amount=15_000,
+        currency="BDT",
+        refunded_total=115_000,
+        is_full=True,
+        refunded_at=NOW,
+    ),
+    DisputeOpened: a_dispute(DisputeOpened),
+    DisputeWon: a_dispute(DisputeWon),
+    DisputeLost: a_dispute(DisputeLost),
 }
+
+#: Facts that no service of ours needs yet.
+UNHEARD: frozenset[type[Message]] = frozenset(
+    {PaymentRefunded, DisputeOpened, DisputeWon, DisputeLost}
+)
 
 
 def test_every_message_has_a_snapshot_and_every_snapshot_a_message() -> None:
@@ -89,7 +130,7 @@ def test_a_message_with_another_field_is_refused_by_the_name_of_the_field(
 
 @pytest.mark.parametrize("kind", SUBSCRIPTIONS)
 def test_a_message_goes_to_a_queue_of_the_service_that_subscribed(kind: type[Message]) -> None:
-    assert SUBSCRIPTIONS[kind]
+    assert (not SUBSCRIPTIONS[kind]) == (kind in UNHEARD)
     for subscription in SUBSCRIPTIONS[kind]:
         assert subscription.route(EXAMPLES[kind]) in subscription.queues
         assert {queue_owner(queue) for queue in subscription.queues} == {subscription.service}
