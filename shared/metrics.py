@@ -60,6 +60,11 @@ OUTBOX_OLDEST_AGE: Final = Gauge(
 DEAD_LETTERS: Final = Gauge(
     "dead_letters", "Messages stored because they can never be handled.", ["service"]
 )
+DEAD_LETTERS_RETRIED: Final = Counter(
+    "dead_letters_retried_total",
+    "Dead letters that were handled again, by how that ended: handled, failed.",
+    ["service", "outcome"],
+)
 MESSAGES_HANDLED: Final = Counter(
     "messages_handled_total",
     "Messages by what became of them: done, duplicate, redelivered, left to the outbox, dead.",

@@ -95,7 +95,7 @@ _MEASURE: Final = """
     SELECT count(*) FILTER (WHERE parked_at IS NULL) AS waiting,
            count(*) FILTER (WHERE parked_at IS NOT NULL) AS parked,
            coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float AS age,
-           (SELECT count(*) FROM dead_letter) AS dead
+           (SELECT count(*) FROM dead_letter WHERE state = 'waiting') AS dead
       FROM outbox
 """
 
