@@ -39,8 +39,16 @@ class TransientError(SluiceError):
 
     code = "temporarily_unavailable"
 
-    #: What `Retry-After` says, in seconds.
-    retry_after_seconds: ClassVar[int] = 5
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Mapping[str, Any] | None = None,
+        retry_after_seconds: int = 5,
+    ) -> None:
+        super().__init__(message, details=details)
+        #: What `Retry-After` says.
+        self.retry_after_seconds = retry_after_seconds
 
 
 class DatabaseUnavailableError(TransientError):

@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from services.payments import metrics
-from services.payments.domain.model import Payment
+from services.payments.domain.call_health import judge
+from services.payments.domain.model import Deferred, Payment, Verdict
 from services.payments.domain.settlement import Change, settle
 from services.payments.domain.state_machine import RESTING
+from services.payments.flow.admission import Flow, Purpose
+from services.payments.flow.controls import Controls
 from services.payments.settings import PaymentsSettings
 from services.payments.store import attempts as attempt_store
 from services.payments.store import payments as payment_store
@@ -44,13 +48,14 @@ RECORD_SPACING_SECONDS: Final = 0.02
 
 
 #: What metrics call the outcomes.
-VERDICT_NAMES: Final[Mapping[type[Outcome], str]] = MappingProxyType(
+VERDICT_NAMES: Final[Mapping[type[Verdict], str]] = MappingProxyType(
     {
         Paid: "paid",
         Declined: "declined",
         Pending: "pending",
         ActionRequired: "action_required",
         Unknown: "unknown",
+        Deferred: "put_off",
     }
 )
 
@@ -69,7 +74,7 @@ class Judgement:
     """What a gateway said of a payment, waiting to be recorded."""
 
     payment: Payment
-    verdict: Outcome
+    verdict: Verdict
     claim: Claim | None
     asked_at: datetime
     traceparent: str | None
@@ -80,7 +85,10 @@ class Runtime:
     """The core, the gateways, and the one way by which verdicts become states."""
 
     core: Core
+    settings: PaymentsSettings
     gateways: Mapping[str, PaymentGateway]
+    #: Every call of a gateway goes through it.
+    flow: Flow
     expires_after: timedelta
     first_check_after: timedelta
     #: What our wallets may pay, by gateway.
@@ -103,7 +111,18 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
     try:
         yield Runtime(
             core=core,
+            settings=settings,
             gateways=gateways,
+            flow=Flow(
+                core.clock,
+                Controls(
+                    charges=settings.max_concurrent_payments,
+                    checks=settings.max_concurrent_checks,
+                    batch_size=settings.payment_batch_size,
+                ),
+                minimum_share=settings.minimum_share,
+                judge=judge,
+            ),
             expires_after=settings.payment_expires_after,
             first_check_after=settings.first_check_after,
             spending_limits={
@@ -125,11 +144,11 @@ async def ask(
     validation_id: str | None,
     *,
     stored: StoredOrder | None = None,
-) -> Outcome:
+) -> Verdict:
     """Ask the payment's gateway by the best handle there is. A read: it needs no claim.
 
     Args:
-        runtime: The gateways; each bounds the calls in flight.
+        runtime: The gateways, and the gate before them.
         payment: Whose gateway to ask.
         reference: Our name for the attempt in question.
         claim: What a notice claims; one that claims a payment names it by `validation_id`.
@@ -140,15 +159,23 @@ async def ask(
     if gateway is None:
         return Unknown("gateway_is_off")
     if claim in {None, "paid"} and validation_id:
-        outcome = await gateway.confirm(reference, validation_id)
-        if not isinstance(outcome, Unknown) or outcome.reason not in _OTHER_HANDLE:
-            return outcome
+        verdict = await runtime.flow.call(
+            payment.gateway,
+            payment.priority,
+            Purpose.CHECK,
+            partial(gateway.confirm, reference, validation_id),
+        )
+        if not isinstance(verdict, Unknown) or verdict.reason not in _OTHER_HANDLE:
+            return verdict
     if stored is None:
         async with runtime.core.database.connection() as connection:
             stored = (await attempt_store.find_orders(connection, [reference]))[reference]
-    outcome = await gateway.look_up(stored.order)
-    await _remember(runtime, stored, outcome)
-    return outcome
+    looked_up = await runtime.flow.call(
+        payment.gateway, payment.priority, Purpose.CHECK, partial(gateway.look_up, stored.order)
+    )
+    if not isinstance(looked_up, Deferred):
+        await _remember(runtime, stored, looked_up)
+    return looked_up
 
 
 async def _remember(runtime: Runtime, stored: StoredOrder, outcome: Outcome) -> None:

@@ -26,6 +26,16 @@ class PaymentsSettings(GatewaySettings):
         default=timedelta(seconds=30), gt=timedelta(0), alias="PAYMENT_FIRST_CHECK_AFTER"
     )
 
+    #: Calls that move money, in flight at once in one process.
+    max_concurrent_payments: int = Field(default=10, ge=1, alias="MAX_CONCURRENT_PAYMENTS")
+    #: Calls that only ask a gateway, in flight at once in one process. They cost it little and us
+    #: nothing, and a confirmation is what a customer waits for.
+    max_concurrent_checks: int = Field(default=512, ge=1, alias="MAX_CONCURRENT_CHECKS")
+    #: Payments that are taken up together.
+    payment_batch_size: int = Field(default=50, ge=1, le=1_000, alias="PAYMENT_BATCH_SIZE")
+    #: Per cent of the turns that go to the lower priorities while they wait.
+    minimum_share: int = Field(default=5, ge=1, le=50, alias="PAYMENT_MINIMUM_SHARE")
+
     @field_validator("gateways")
     @classmethod
     def _has_a_gateway(cls, gateways: Mapping[str, GatewayKeys]) -> Mapping[str, GatewayKeys]:

@@ -26,6 +26,9 @@ _CHANGE = "UPDATE payment SET state = $2, next_check_at = $3 WHERE id = $1"
 #: The customer may have tried again and paid.
 LOOKED_AT_AFTER_THE_END = (PaymentState.FAILED, PaymentState.CANCELLED)
 
+#: It has its time in its retry.
+RETRIED = (PaymentState.RETRY_SCHEDULED,)
+
 
 async def insert(connection: Connection, state: str, *, is_waiting: bool) -> str:
     id_ = new_id("pay", NOW)
@@ -58,7 +61,7 @@ async def test_the_database_allows_exactly_the_steps_of_the_table(payments_core:
     assert allowed == {(s, w) for s in PaymentState for w in TRANSITIONS[s] | {s}}
 
 
-@pytest.mark.parametrize("state", sorted(set(PaymentState) - {*LOOKED_AT_AFTER_THE_END}))
+@pytest.mark.parametrize("state", sorted(set(PaymentState) - {*LOOKED_AT_AFTER_THE_END, *RETRIED}))
 async def test_a_payment_says_when_it_is_looked_at_next_exactly_while_it_waits(
     payments_core: Core, state: PaymentState
 ) -> None:

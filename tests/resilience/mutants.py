@@ -41,9 +41,9 @@ EVENT_UNIQUE = Mutation(
 )
 
 STATE_TRIGGER = Mutation(
-    "services/payments/migrations/0001_create_payment.sql",
-    "    WHEN (OLD.state IS DISTINCT FROM NEW.state AND (",
-    "    WHEN (false AND (",
+    "services/payments/migrations/0003_engine.sql",
+    "    WHEN (OLD.state IS DISTINCT FROM NEW.state AND NOT CASE OLD.state\n",
+    "    WHEN (false AND NOT CASE OLD.state\n",
 )
 
 VERSION = Mutation(

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.payments.domain.model import Payment, PaymentState
-from services.payments.domain.state_machine import RESTING
+from services.payments.domain.state_machine import RESTING, TAKEN
+from shared.contracts.priorities import Priority
 from shared.gateways.interface import Paid
 from shared.money import Money
 
@@ -19,7 +20,7 @@ PRICE = Money(115_000, "BDT")
 
 def payment_in(state: PaymentState, **changes: Any) -> Payment:
     """Return a payment in a state, with what that state always comes with."""
-    has_money = state in {PaymentState.SUCCEEDED, PaymentState.ON_HOLD}
+    has_money = state in TAKEN | {PaymentState.ON_HOLD}
     values: dict[str, Any] = {
         "id": PAYMENT_ID,
         "gateway": "sslcommerz",
@@ -37,6 +38,8 @@ def payment_in(state: PaymentState, **changes: Any) -> Payment:
         "created_at": NOW - timedelta(minutes=1),
         "expires_at": NOW + timedelta(hours=24),
         "version": 1,
+        "priority": Priority.MEDIUM,
+        "retries_automatically": state is PaymentState.RETRY_SCHEDULED,
     }
     return Payment(**(values | changes))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from shared.gateways.interface import MethodKind
+from shared.contracts.priorities import Priority
+from shared.gateways.interface import MethodKind, Outcome
 from shared.money import Money
 
 
@@ -26,6 +28,12 @@ class PaymentState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    #: No money moved; the next attempt has a time, in its retry.
+    RETRY_SCHEDULED = "retry_scheduled"
+    PARTIALLY_REFUNDED = "partially_refunded"
+    REFUNDED = "refunded"
+    #: The customer took the money back through the bank, or tries to.
+    DISPUTED = "disputed"
 
 
 class Payment(NamedTuple):
@@ -47,3 +55,21 @@ class Payment(NamedTuple):
     created_at: datetime
     expires_at: datetime
     version: int
+    priority: Priority
+    #: Whether a decline is followed by further attempts of ours.
+    retries_automatically: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A call that was not made: nothing about the payment is known, and nothing was counted.
+
+    `reason` says what kept it (a pause, an open breaker), `until` when to come back.
+    """
+
+    reason: str
+    until: datetime
+
+
+#: What became of a call, if it was made at all.
+Verdict: TypeAlias = Outcome | Deferred

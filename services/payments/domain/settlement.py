@@ -11,8 +11,8 @@ from services.payments.domain.check_schedule import (
     LOOKS_SKIPPED_AFTER_DECLINE,
     next_check_at,
 )
-from services.payments.domain.model import Payment, PaymentState
-from services.payments.domain.state_machine import RESTING, next_state
+from services.payments.domain.model import Deferred, Payment, PaymentState, Verdict
+from services.payments.domain.state_machine import RESTING, TAKEN, next_state
 from shared.gateways.interface import (
     ActionRequired,
     Claim,
@@ -26,7 +26,12 @@ from shared.gateways.interface import (
 
 #: States in which what `start` returned is the best that is known.
 _AWAITING_START: Final = frozenset(
-    {PaymentState.CREATED, PaymentState.PENDING, PaymentState.UNKNOWN}
+    {
+        PaymentState.CREATED,
+        PaymentState.PENDING,
+        PaymentState.UNKNOWN,
+        PaymentState.RETRY_SCHEDULED,
+    }
 )
 
 #: Longest reason that is kept.
@@ -111,19 +116,25 @@ def _wanted(payment: Payment) -> str:
 
 
 def settle(
-    payment: Payment, verdict: Outcome, *, claim: Claim | None, now: datetime
+    payment: Payment, verdict: Verdict, *, claim: Claim | None, now: datetime
 ) -> Change | None:
     """Decide what a verdict means; None when it says nothing new.
 
     Args:
         payment: As last read.
-        verdict: What the gateway said.
+        verdict: What the gateway said, or why it was not asked.
         claim: What the notice claimed that made us ask; None when nobody did.
         now: The present moment.
     """
     match verdict:
         case Paid():
             return _settle_paid(payment, verdict)
+        case Deferred():
+            return _put_off(payment, verdict, claim)
+        case _ if payment.state is PaymentState.RETRY_SCHEDULED and claim != "paid":
+            return None  # What ended the last attempt says nothing of the next.
+        case Declined() if payment.state is PaymentState.RETRY_SCHEDULED:
+            return None
         case _ if payment.state in RESTING:
             return _look_again(payment, verdict, claim, now)
         case Declined():
@@ -141,7 +152,7 @@ def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
     is_surplus = verdict.is_repeated or is_other
     reason = _objection(payment, verdict)
     is_held = payment.state is PaymentState.ON_HOLD and reason is not None
-    if payment.state is PaymentState.SUCCEEDED or is_held:
+    if payment.state in TAKEN or is_held:
         if not is_surplus or payment.reason == "surplus_charge":
             return None
         return Change(
@@ -166,6 +177,24 @@ def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
         is_success=state is PaymentState.SUCCEEDED,
         is_surplus=is_surplus,
     )
+
+
+def _put_off(payment: Payment, deferred: Deferred, claim: Claim | None) -> Change | None:
+    """Plan a look that could not be made; it counts as none.
+
+    A notice of money makes its payment wait like any notice whose confirmation stays out.
+    """
+    is_resting = payment.state in RESTING
+    if is_resting and payment.next_check_at is None:
+        return None
+    if claim == "paid" and not is_resting and payment.state is not PaymentState.PROCESSING:
+        payment = payment._replace(
+            state=next_state(payment.state, PaymentState.PROCESSING), checks_made=0
+        )
+    waiting = payment._replace(
+        reason=payment.reason if is_resting else deferred.reason, next_check_at=deferred.until
+    )
+    return Change(waiting, "put_off")
 
 
 def _objection(payment: Payment, verdict: Paid) -> str | None:

@@ -1,4 +1,4 @@
-"""Which state may follow which. The same table guards the database (migration 0001)."""
+"""Which state may follow which. The same table guards the database (migration 0003)."""
 
 from __future__ import annotations
 
@@ -11,25 +11,44 @@ from shared.errors import IllegalTransitionError
 
 _S = PaymentState
 
+_ENDS: Final = frozenset({_S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.ON_HOLD})
+
+#: What may become of a payment while nobody knows how it ends.
+_OPEN: Final = _ENDS | {_S.PENDING, _S.PROCESSING, _S.UNKNOWN, _S.RETRY_SCHEDULED}
+
 #: From each state, the states that may follow it.
 TRANSITIONS: Final[Mapping[PaymentState, frozenset[PaymentState]]] = MappingProxyType(
     {
-        _S.CREATED: frozenset(_S) - {_S.CREATED},
-        _S.PENDING: frozenset(_S) - {_S.CREATED, _S.PENDING},
-        _S.PROCESSING: frozenset(_S) - {_S.CREATED, _S.PROCESSING},
-        _S.UNKNOWN: frozenset(_S) - {_S.CREATED, _S.UNKNOWN},
-        # A person released it, rejected it, or the gateway took its doubt back.
-        _S.ON_HOLD: frozenset({_S.SUCCEEDED, _S.FAILED}),
-        # Money can arrive late; it is recorded, never dropped.
-        _S.FAILED: frozenset({_S.SUCCEEDED, _S.ON_HOLD}),
+        _S.CREATED: _OPEN,
+        _S.PENDING: _OPEN - {_S.PENDING},
+        _S.PROCESSING: _OPEN - {_S.PROCESSING},
+        _S.UNKNOWN: _OPEN - {_S.UNKNOWN},
+        _S.RETRY_SCHEDULED: _OPEN - {_S.RETRY_SCHEDULED},
+        # A person released it or rejected it, or the gateway took its doubt back. What was held
+        # before money was taken is asked about again; held money may go back.
+        _S.ON_HOLD: frozenset(
+            {
+                *(_S.SUCCEEDED, _S.FAILED, _S.UNKNOWN, _S.RETRY_SCHEDULED),
+                *(_S.REFUNDED, _S.DISPUTED),
+            }
+        ),
+        # Money can arrive late; it is recorded, never dropped. And somebody may ask for a retry.
+        _S.FAILED: frozenset({_S.SUCCEEDED, _S.ON_HOLD, _S.RETRY_SCHEDULED}),
         _S.CANCELLED: frozenset({_S.SUCCEEDED, _S.ON_HOLD}),
-        _S.SUCCEEDED: frozenset(),
+        # Money that was taken can only go back, and what went back may bounce.
+        _S.SUCCEEDED: frozenset({_S.PARTIALLY_REFUNDED, _S.REFUNDED, _S.DISPUTED}),
+        _S.PARTIALLY_REFUNDED: frozenset({_S.SUCCEEDED, _S.REFUNDED, _S.DISPUTED}),
+        _S.REFUNDED: frozenset({_S.SUCCEEDED, _S.PARTIALLY_REFUNDED, _S.DISPUTED}),
+        _S.DISPUTED: frozenset({_S.SUCCEEDED, _S.PARTIALLY_REFUNDED, _S.REFUNDED}),
     }
 )
 
-#: States that wait for nothing. Failed and cancelled ones are looked at all the same until they
-#: expire, in case money came.
-RESTING: Final = frozenset({_S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.ON_HOLD})
+#: States in which the money was confirmed, and announced, once.
+TAKEN: Final = frozenset({_S.SUCCEEDED, _S.PARTIALLY_REFUNDED, _S.REFUNDED, _S.DISPUTED})
+
+#: States in which no look at the gateway is needed. Failed and cancelled payments are looked at all
+#: the same until they expire, in case money came.
+RESTING: Final = _ENDS | TAKEN
 
 
 def next_state(state: PaymentState, wanted: PaymentState) -> PaymentState:

@@ -9,7 +9,8 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from services.payments import metrics
-from services.payments.domain.model import Payment, PaymentState
+from services.payments.domain.model import Payment
+from services.payments.domain.state_machine import TAKEN
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask
 from services.payments.store import payments as payment_store
 from shared.contracts.webhook import NoticeReceived
@@ -63,7 +64,7 @@ def _end_unknown(delivery: Delivery[NoticeReceived]) -> None:
 
 def _is_decided(payment: Payment, notice: NoticeReceived) -> bool:
     """Tell whether a notice can add nothing: the same money was confirmed before."""
-    return payment.state is PaymentState.SUCCEEDED and (
+    return payment.state in TAKEN and (
         notice.claim != "paid" or notice.validation_id == payment.validation_id
     )
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from opentelemetry.trace import SpanKind
 
 from services.payments import metrics
-from services.payments.domain.model import PaymentState
+from services.payments.domain.model import Deferred, PaymentState
 from services.payments.domain.settlement import settle_start
 from services.payments.domain.state_machine import RESTING
+from services.payments.flow.admission import Purpose
 from services.payments.runtime import (
     VERDICT_NAMES,
     Runtime,
@@ -25,6 +28,7 @@ from services.payments.store import payments as payment_store
 from services.payments.store.attempts import StoredOrder
 from services.payments.store.payments import PaymentView
 from shared.contracts.base import Message
+from shared.contracts.priorities import priority_of
 from shared.database import Connection
 from shared.errors import (
     GatewayRefusedError,
@@ -223,14 +227,21 @@ async def _resume(
             return None
         stored = (await attempt_store.find_orders(connection, [last.reference]))[last.reference]
     asked_at = runtime.core.clock()
-    outcome = await runtime.gateways[gateway_name].look_up(stored.order)
+    outcome = await runtime.flow.call(
+        gateway_name,
+        payment.priority,
+        Purpose.CHECK,
+        partial(runtime.gateways[gateway_name].look_up, stored.order),
+    )
+    if isinstance(outcome, Deferred):
+        raise put_off(outcome, asked_at, last.payment_id)
     if isinstance(outcome, Unknown):
         raise GatewayUnavailableError(
             "the gateway does not say what became of the earlier try",
             details={"paymentId": last.payment_id},
         )
     if outcome != NOT_ATTEMPTED:
-        await _record_outcome(runtime, stored, outcome, asked_at, None)
+        await record_outcome(runtime, stored, outcome, asked_at, None)
         return None
     now = runtime.core.clock()
     order = replace(stored.order, reference=new_id("att", now), started_at=now, handle=None)
@@ -250,12 +261,20 @@ async def _resume(
 
 
 async def _start(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder) -> None:
-    asked_at = runtime.core.clock()
+    asked_at, order = runtime.core.clock(), stored.order
     with runtime.core.tracing.span(
         "payments.start", kind=SpanKind.CLIENT, attributes={"payment": stored.payment_id}
     ) as traceparent:
-        outcome = await gateway.start(stored.order)
-    await _record_outcome(runtime, stored, outcome, asked_at, traceparent)
+        outcome = await runtime.flow.call(
+            gateway.name,
+            priority_of(order.amount.minor_units, order.amount.currency),
+            # To open a page moves no money.
+            Purpose.CHECK if isinstance(order.method, Checkout) else Purpose.CHARGE,
+            partial(gateway.start, order),
+        )
+    if isinstance(outcome, Deferred):
+        raise put_off(outcome, asked_at, stored.payment_id)
+    await record_outcome(runtime, stored, outcome, asked_at, traceparent)
     metrics.CREATED.labels(gateway.name, VERDICT_NAMES[type(outcome)]).inc()
     details = {"paymentId": stored.payment_id}
     if isinstance(outcome, Unknown):
@@ -268,7 +287,17 @@ async def _start(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder)
         raise GatewayRefusedError(f"the gateway refused: {outcome.reason}", details=details)
 
 
-async def _record_outcome(
+def put_off(deferred: Deferred, now: datetime, payment_id: str) -> GatewayUnavailableError:
+    """Return the refusal of a caller who waits, when the gateway is not called at the moment."""
+    return GatewayUnavailableError(
+        f"the gateway is not called at the moment ({deferred.reason}); "
+        "repeat the request with the same key",
+        details={"paymentId": payment_id, "reason": deferred.reason},
+        retry_after_seconds=max(1, math.ceil((deferred.until - now).total_seconds())),
+    )
+
+
+async def record_outcome(
     runtime: Runtime,
     stored: StoredOrder,
     outcome: Outcome,

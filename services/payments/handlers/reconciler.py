@@ -13,51 +13,80 @@ from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask
 from services.payments.store import attempts as attempt_store
 from services.payments.store import payments as payment_store
 from services.payments.store.attempts import StoredOrder
+from shared.contracts.priorities import Priority
 from shared.errors import DatabaseUnavailableError, SluiceError
+from shared.gateways.registry import REGISTRY
 from shared.metrics import bound
 
 log = structlog.get_logger()
 
-#: Payments one look of the reconciler takes; it looks again at once while there are as many.
-RECONCILE_BATCH_MAX: Final = 100
+#: Batches of looks that may be in flight: a slow gateway holds up its own payments only.
+BATCHES_MAX: Final = 4
 
 #: Pause of the reconciler when nothing is due; confirmations are due after 2 s at the earliest.
 RECONCILE_INTERVAL_SECONDS: Final = 1.0
 
 
 async def reconcile(runtime: Runtime) -> None:
-    """Look, for ever, at every payment whose next look is due, whether or not a notice came."""
-    while True:
-        try:
-            count = await reconcile_due(runtime)
-        except DatabaseUnavailableError as error:
-            log.warning("reconciler_waits", reason=error.message)
-            count = 0
-        if count < RECONCILE_BATCH_MAX:
-            await asyncio.sleep(RECONCILE_INTERVAL_SECONDS)
+    """Look, for ever, at every payment whose next look is due, whether or not a notice came.
+
+    Each look ends on its own; a new one begins as soon as there is room for it.
+    """
+    looks: set[asyncio.Task[None]] = set()
+    try:
+        while True:
+            size = runtime.flow.controls.batch_size
+            room = min(size, BATCHES_MAX * size - len(looks))
+            taken: list[asyncio.Task[None]] = []
+            try:
+                taken = await take_up_due(runtime, room)
+            except DatabaseUnavailableError as error:
+                log.warning("reconciler_waits", reason=error.message)
+            looks.update(taken)
+            ended = {look for look in looks if look.done()}
+            for look in ended:
+                look.result()  # What nobody foresaw ends the process, and is started anew.
+            looks -= ended
+            if len(looks) >= BATCHES_MAX * size:
+                await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+            elif len(taken) < room:
+                await asyncio.sleep(RECONCILE_INTERVAL_SECONDS)
+    finally:
+        for look in looks:
+            look.cancel()
 
 
-async def reconcile_due(runtime: Runtime) -> int:
-    """Look at one batch of due payments and return how many there were.
+async def take_up_due(runtime: Runtime, most: int) -> list[asyncio.Task[None]]:
+    """Begin to look at due payments, the most urgent first, and return the looks.
+
+    Payments of a gateway that may not be asked are left where they are.
 
     Raises:
         DatabaseUnavailableError: PostgreSQL is away; leases run out and the looks are repeated.
     """
+    now = runtime.core.clock()
+    due: list[Payment] = []
+    # What the lower priorities are sure of, also while more urgent ones are due without end.
+    reserved = most * runtime.settings.minimum_share // 100
     async with runtime.core.database.transaction() as connection:
-        due = await payment_store.claim_due(connection, runtime.core.clock(), RECONCILE_BATCH_MAX)
+        for index, priority in enumerate(Priority):
+            room = most - len(due) - reserved * (len(Priority) - 1 - index)
+            allowed = runtime.flow.claimable(REGISTRY, priority, room)
+            if allowed and room > 0:
+                due += await payment_store.claim_due(connection, now, priority, allowed, room)
         references = [payment.reference for payment in due]
         orders = await attempt_store.find_orders(connection, references) if due else {}
-    results = await asyncio.gather(
-        *(_reconcile_one(runtime, payment, orders[payment.reference]) for payment in due),
-        return_exceptions=True,
-    )
-    failures = [result for result in results if isinstance(result, BaseException)]
-    for failure in failures:
-        if not isinstance(failure, SluiceError):
-            raise failure
-    if failures:
-        log.warning("looks_not_recorded", count=len(failures), error=str(failures[0]))
-    return len(due)
+    return [
+        asyncio.create_task(_look(runtime, payment, orders[payment.reference])) for payment in due
+    ]
+
+
+async def _look(runtime: Runtime, payment: Payment, stored: StoredOrder) -> None:
+    try:
+        await _reconcile_one(runtime, payment, stored)
+    except SluiceError as error:
+        # Its lease runs out, and it is looked at again.
+        log.warning("look_not_recorded", payment=payment.id, error=error.message)
 
 
 async def _reconcile_one(runtime: Runtime, payment: Payment, stored: StoredOrder) -> None:

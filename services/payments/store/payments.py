@@ -13,6 +13,7 @@ import orjson
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.settlement import Change
 from shared.contracts.base import Message
+from shared.contracts.priorities import Priority, priority_of
 from shared.contracts.subscriptions import SUBSCRIPTIONS
 from shared.database import Connection
 from shared.gateways.interface import Method
@@ -38,6 +39,7 @@ class NewPayment:
     created_at: datetime
     expires_at: datetime
     next_check_at: datetime
+    retries_automatically: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +53,29 @@ class PaymentView:
     updated_at: datetime
 
 
-def _payment(record: asyncpg.Record) -> Payment:
-    return Payment(
-        id=record["id"],
-        gateway=record["gateway"],
-        method=record["method"],
-        state=PaymentState(record["state"]),
-        reason=record["reason"],
-        amount=Money(record["amount"], record["currency"]),
-        customer_id=record["customer_id"],
-        product_id=record["product_id"],
-        reference=record["reference"],
-        validation_id=record["validation_id"],
-        gateway_payment_id=record["gateway_payment_id"],
-        checks_made=record["checks_made"],
-        next_check_at=record["next_check_at"],
-        created_at=record["created_at"],
-        expires_at=record["expires_at"],
-        version=record["version"],
+_STATES: Final[Mapping[str, PaymentState]] = {str(state): state for state in PaymentState}
+_PRIORITIES: Final[Mapping[str, Priority]] = {str(level): level for level in Priority}
+
+#: The columns of a payment, in the order of every statement here.
+_COLUMNS: Final = 19
+
+
+def _payment(record: asyncpg.Record, first: int = 0) -> Payment:
+    """Read a payment whose columns begin at `first`.
+
+    By position: every notice reads one, and each column by its name would cost a search.
+    """
+    columns = record[first : first + _COLUMNS]
+    return Payment._make(
+        (
+            *columns[:3],
+            _STATES[columns[3]],
+            columns[4],
+            Money(columns[5], columns[6]),
+            *columns[7:17],
+            _PRIORITIES[columns[17]],
+            columns[18],
+        )
     )
 
 
@@ -76,7 +83,8 @@ _FIND_BY_REFERENCES: Final = """
     SELECT attempt.reference AS asked_reference,
            payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
            product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
-           next_check_at, payment.created_at, expires_at, version
+           next_check_at, payment.created_at, expires_at, version, priority,
+           retries_automatically
       FROM attempt
       JOIN payment ON payment.id = attempt.payment_id
      WHERE attempt.reference = ANY($1::text[])
@@ -88,13 +96,13 @@ async def find_by_references(
 ) -> dict[str, Payment]:
     """Return the payments that gateways know under these references, by reference."""
     records = await connection.fetch(_FIND_BY_REFERENCES, references)
-    return {record["asked_reference"]: _payment(record) for record in records}
+    return {record[0]: _payment(record, 1) for record in records}
 
 
 _FIND_BY_IDS: Final = """
     SELECT id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
            validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
-           version
+           version, priority, retries_automatically
       FROM payment
      WHERE id = ANY($1::text[])
 """
@@ -109,7 +117,7 @@ async def find_by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, P
 _LOCK_PAYMENT: Final = """
     SELECT id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
            validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
-           version
+           version, priority, retries_automatically
       FROM payment
      WHERE id = $1
        FOR NO KEY UPDATE
@@ -217,32 +225,58 @@ def _columns(changes: Sequence[Change]) -> list[Sequence[Any]]:
 # Claimed by a lease on the database's clock; the due time itself is business time.
 _CLAIM_DUE: Final = """
     UPDATE payment
-       SET check_leased_until = clock_timestamp() + make_interval(secs => $3)
+       SET check_leased_until = clock_timestamp() + make_interval(secs => $6)
      WHERE id = ANY (ARRAY(
-               SELECT id
-                 FROM payment
-                WHERE next_check_at <= $1
-                  AND (check_leased_until IS NULL OR check_leased_until < clock_timestamp())
-                ORDER BY next_check_at
-                LIMIT $2
-                  FOR UPDATE SKIP LOCKED))
+               SELECT due.id
+                 FROM unnest($3::text[], $4::int[]) AS allowed (gateway, most)
+                CROSS JOIN LATERAL (
+                      SELECT id, next_check_at
+                        FROM payment
+                       WHERE payment.gateway = allowed.gateway
+                         AND priority = $2
+                         AND next_check_at <= $1
+                         AND (check_leased_until IS NULL
+                              OR check_leased_until < clock_timestamp())
+                       ORDER BY next_check_at
+                       LIMIT allowed.most
+                         FOR UPDATE SKIP LOCKED) AS due
+                ORDER BY due.next_check_at
+                LIMIT $5))
  RETURNING id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
            validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
-           version
+           version, priority, retries_automatically
 """
 
 
-async def claim_due(connection: Connection, now: datetime, limit: int) -> list[Payment]:
-    """Take payments whose next look at the gateway is due; others leave them alone for a while."""
-    records = await connection.fetch(_CLAIM_DUE, now, limit, CHECK_LEASE_SECONDS)
+async def claim_due(
+    connection: Connection,
+    now: datetime,
+    priority: Priority,
+    allowed: Mapping[str, int],
+    limit: int,
+) -> list[Payment]:
+    """Take payments of one priority whose next look is due; others leave them alone for a while.
+
+    Args:
+        connection: In a transaction.
+        now: Business time.
+        priority: Whose turn it is.
+        allowed: The gateways that may be asked, each with the most of its payments to take.
+        limit: The most to take in all.
+    """
+    records = await connection.fetch(
+        _CLAIM_DUE, now, priority, [*allowed], [*allowed.values()], limit, CHECK_LEASE_SECONDS
+    )
     return [_payment(record) for record in records]
 
 
 _INSERT_PAYMENT: Final = """
     INSERT INTO payment (id, gateway, state, amount, currency, customer_id, product_id, customer,
                          product, return_url, metadata, reference, next_check_at, created_at,
-                         expires_at, updated_at, method, method_details)
-    VALUES ($1, $2, 'created', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $13, $15, $16)
+                         expires_at, updated_at, method, method_details, priority,
+                         retries_automatically)
+    VALUES ($1, $2, 'created', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $13, $15, $16,
+            $17, $18)
         ON CONFLICT (id) DO NOTHING
  RETURNING id
 """
@@ -268,6 +302,8 @@ async def insert_payment(connection: Connection, new: NewPayment, reference: str
         new.expires_at,
         new.method.kind,
         orjson.dumps(asdict(new.method)).decode(),
+        priority_of(new.amount.minor_units, new.amount.currency),
+        new.retries_automatically,
     )
     return inserted is not None
 
@@ -296,8 +332,8 @@ async def insert_history(
 _FIND_VIEW: Final = """
     SELECT payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
            product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
-           next_check_at, payment.created_at, expires_at, version, return_url, metadata,
-           updated_at, checkout_url
+           next_check_at, payment.created_at, expires_at, version, priority,
+           retries_automatically, return_url, metadata, updated_at, checkout_url
       FROM payment
       LEFT JOIN attempt ON attempt.reference = payment.reference
      WHERE payment.id = $1
@@ -313,8 +349,8 @@ async def find_view(connection: Connection, payment_id: str) -> PaymentView | No
 _LIST_VIEWS: Final = """
     SELECT payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
            product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
-           next_check_at, payment.created_at, expires_at, version, return_url, metadata,
-           updated_at, checkout_url
+           next_check_at, payment.created_at, expires_at, version, priority,
+           retries_automatically, return_url, metadata, updated_at, checkout_url
       FROM payment
       LEFT JOIN attempt ON attempt.reference = payment.reference
      WHERE ($1::text IS NULL OR customer_id = $1)

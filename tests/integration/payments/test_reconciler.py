@@ -12,7 +12,12 @@ from services.payments.domain.check_schedule import POLL_DELAYS
 from services.payments.handlers import reconciler
 from services.payments.store.payments import CHECK_LEASE_SECONDS
 from shared.gateways.interface import Order, Outcome
-from tests.integration.payments.world import Payments, running_payments, running_runtime
+from tests.integration.payments.world import (
+    Payments,
+    look_at_due,
+    running_payments,
+    running_runtime,
+)
 from tests.support.polling import eventually
 from tests.support.tcp_proxy import proxied
 
@@ -95,7 +100,7 @@ async def test_two_processes_look_at_each_due_payment_once(
         ) as second:
             counts = await asyncio.gather(
                 *(
-                    reconciler.reconcile_due(runtime)
+                    look_at_due(runtime)
                     for runtime in (payments.runtime, second, payments.runtime, second)
                 )
             )

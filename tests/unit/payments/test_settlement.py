@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.payments.domain.check_schedule import CONFIRMATION_DELAYS
-from services.payments.domain.model import PaymentState
+from services.payments.domain.model import Deferred, PaymentState
 from services.payments.domain.settlement import settle, settle_start
 from services.payments.domain.state_machine import RESTING, TRANSITIONS
 from shared.gateways.interface import (
@@ -30,6 +30,10 @@ from tests.support.payments import NOW, PRICE, paid, payment_in
 
 S = PaymentState
 WAITING = sorted(set(PaymentState) - RESTING)
+#: Those of which the live attempt decides; of a scheduled retry the next one will.
+UNDECIDED = sorted(set(WAITING) - {S.RETRY_SCHEDULED})
+#: Those in which an order may just have been sent.
+STARTABLE = [S.CREATED, S.PENDING, S.UNKNOWN, S.RETRY_SCHEDULED]
 CLAIMS: list[Claim | None] = [None, "paid", "failed", "cancelled", "expired", "other"]
 ENDED: list[Claim] = ["failed", "cancelled", "expired"]
 
@@ -278,7 +282,7 @@ ACTION = ActionRequired("authentication_required", "https://gateway.example/a")
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=str)
-@pytest.mark.parametrize("state", WAITING)
+@pytest.mark.parametrize("state", UNDECIDED)
 def test_a_final_decline_ends_a_payment_at_once_whatever_was_claimed(
     state: PaymentState, claim: Claim | None
 ) -> None:
@@ -289,6 +293,50 @@ def test_a_final_decline_ends_a_payment_at_once_whatever_was_claimed(
         assert (change.payment.state, change.event) == (end, "declined")
         assert change.payment.reason == f"{verdict.kind}:{verdict.reason}"
         assert change.payment.next_check_at is None
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=str)
+@pytest.mark.parametrize("verdict", [FINAL, DECLINED, NOT_ATTEMPTED, GATEWAY_PENDING, UNKNOWN])
+def test_what_ended_an_attempt_moves_no_retry_but_a_notice_of_money_keeps_it_waiting(
+    verdict: Outcome, claim: Claim | None
+) -> None:
+    change = settle(payment_in(S.RETRY_SCHEDULED), verdict, claim=claim, now=NOW)
+
+    if claim == "paid" and not isinstance(verdict, Declined):
+        assert change is not None
+        assert change.payment.state is S.PROCESSING
+    else:
+        assert change is None
+
+
+DEFERRED = Deferred("breaker_open", NOW + timedelta(seconds=60))
+
+
+@pytest.mark.parametrize("state", WAITING)
+def test_a_look_that_was_not_made_is_planned_anew_and_counts_as_none(state: PaymentState) -> None:
+    before = payment_in(state, checks_made=3)
+
+    change = settle(before, DEFERRED, claim=None, now=NOW)
+
+    assert change is not None
+    assert change.event == "put_off"
+    assert change.payment == before._replace(
+        reason="breaker_open", next_check_at=NOW + timedelta(seconds=60)
+    )
+
+
+def test_a_notice_of_money_that_could_not_be_asked_about_waits_for_its_confirmation() -> None:
+    change = settle(payment_in(S.PENDING, checks_made=3), DEFERRED, claim="paid", now=NOW)
+
+    assert change is not None
+    assert change.payment.state is S.PROCESSING
+    assert change.payment.checks_made == 0
+    assert change.payment.next_check_at == DEFERRED.until
+
+
+@pytest.mark.parametrize("state", sorted(RESTING))
+def test_a_look_that_was_not_made_wakes_nothing_that_rests(state: PaymentState) -> None:
+    assert settle(payment_in(state), DEFERRED, claim="paid", now=NOW) is None
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=str)
@@ -306,7 +354,7 @@ def test_a_final_decline_ends_the_looks_at_a_payment_that_had_failed(
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=str)
-@pytest.mark.parametrize("state", WAITING)
+@pytest.mark.parametrize("state", UNDECIDED)
 def test_a_customer_who_must_act_is_waited_for_like_a_network(
     state: PaymentState, claim: Claim | None
 ) -> None:
@@ -348,7 +396,7 @@ STARTS: list[tuple[MethodKind, Outcome, tuple[PaymentState, str | None, str]]] =
 ]
 
 
-@pytest.mark.parametrize("state", [S.CREATED, S.PENDING, S.UNKNOWN])
+@pytest.mark.parametrize("state", STARTABLE)
 @pytest.mark.parametrize(("method", "outcome", "expected"), STARTS, ids=str)
 def test_the_answer_to_an_order_follows_the_table(
     state: PaymentState,
@@ -360,7 +408,7 @@ def test_the_answer_to_an_order_follows_the_table(
 
 
 @pytest.mark.parametrize("outcome", [outcome for _, outcome, _ in STARTS], ids=str)
-@pytest.mark.parametrize("state", sorted(set(PaymentState) - {S.CREATED, S.PENDING, S.UNKNOWN}))
+@pytest.mark.parametrize("state", sorted(set(PaymentState) - set(STARTABLE)))
 def test_once_more_is_known_only_money_counts_of_the_answer_to_an_order(
     state: PaymentState, outcome: Outcome
 ) -> None:

@@ -1,4 +1,4 @@
-"""A payment takes the steps of the table and no other; nothing follows success."""
+"""A payment takes the steps of the table and no other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from services.payments.domain.model import PaymentState
-from services.payments.domain.state_machine import RESTING, TRANSITIONS, next_state
+from services.payments.domain.state_machine import RESTING, TAKEN, TRANSITIONS, next_state
 from shared.errors import IllegalTransitionError
 
 PAIRS = sorted(itertools.product(PaymentState, PaymentState))
@@ -45,16 +45,19 @@ def test_every_state_but_the_first_can_be_reached() -> None:
     assert all(PaymentState.CREATED not in following for following in TRANSITIONS.values())
 
 
-def test_only_success_is_final_and_every_other_state_can_become_it() -> None:
-    final = {state for state, following in TRANSITIONS.items() if not following}
-
-    assert final == {PaymentState.SUCCEEDED}
-    assert all(
-        PaymentState.SUCCEEDED in following
-        for state, following in TRANSITIONS.items()
-        if state not in final
-    )
+def test_money_can_still_come_wherever_none_was_confirmed() -> None:
+    assert all(PaymentState.SUCCEEDED in TRANSITIONS[state] for state in set(PaymentState) - TAKEN)
 
 
-def test_a_resting_payment_never_begins_to_wait_again() -> None:
-    assert all(TRANSITIONS[state] <= RESTING for state in RESTING)
+def test_what_was_confirmed_can_only_go_back_and_come_back() -> None:
+    assert all(TRANSITIONS[state] <= TAKEN for state in TAKEN)
+
+
+def test_a_resting_payment_waits_again_only_when_a_person_says_so() -> None:
+    """Someone asks for a retry of what failed, or releases what was held."""
+    again = {state: TRANSITIONS[state] - RESTING for state in RESTING}
+
+    assert {state: found for state, found in again.items() if found} == {
+        PaymentState.FAILED: {PaymentState.RETRY_SCHEDULED},
+        PaymentState.ON_HOLD: {PaymentState.UNKNOWN, PaymentState.RETRY_SCHEDULED},
+    }
