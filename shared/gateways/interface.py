@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
@@ -98,6 +98,9 @@ class Unknown:
 
 
 Outcome: TypeAlias = Paid | Declined | Pending | ActionRequired | Unknown
+    #: What a gateway that finds our calls too many asks us to wait, in seconds. It says nothing
+    #: about the payment, so two outcomes that differ in it are the same.
+    retry_after_seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

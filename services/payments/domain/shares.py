@@ -1,0 +1,92 @@
+"""How a gateway's limit is shared among processes: by need, and never more than there is in all.
+
+A process may use what it holds until it hears otherwise, so a share that falls is free for others
+only when its holder has said that it keeps to the smaller one. Shares rise at once, out of what
+nobody holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+#: A process without calls weighs as much as this many calls of another, when a rate is shared: its
+#: first call must not wait for a share.
+IDLE_WEIGHT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one process has of one gateway's limits, and what it could use.
+
+    Of `calls` and `rate` the value None says that there is no limit of this kind.
+    """
+
+    #: Calls in flight, and calls a second, that it keeps to from now on.
+    calls: int | None = None
+    rate: float | None = None
+    #: What it may be using until it has heard of that; never less.
+    calls_held: int = 0
+    rate_held: float = 0.0
+    #: Calls in flight, and calls that could be: those that wait and those made lately.
+    in_flight: int = 0
+    waiting: int = 0
+
+
+def fair_calls(limit: int, wanted: Mapping[str, int], turn: int) -> dict[str, int]:
+    """Split calls in flight among processes: those that want little get it, the others as much.
+
+    Whoever wants nothing still gets one, where there are enough, for the call to come; what is left
+    over is split evenly for the same reason. The sum is `limit` exactly.
+
+    Args:
+        limit: Calls in all, at least 1.
+        wanted: Calls that each process has, or could have, in flight; one process at least.
+        turn: Any number; it says who gets what cannot be split, so let it change now and then.
+    """
+    names = sorted(wanted)
+    first = turn % len(names)
+    names = names[first:] + names[:first]
+    wants = {name: max(1, wanted[name]) for name in names}
+    shares: dict[str, int] = {}
+    left = limit
+    while content := [name for name in wants if wants[name] <= left // len(wants)]:
+        for name in content:
+            shares[name] = wants.pop(name)
+            left -= shares[name]
+    # Whoever is not content, or else everybody, gets as much more as everybody else of them.
+    for number, name in enumerate(among := list(wants) or names):
+        more = left // len(among) + (1 if number < left % len(among) else 0)
+        shares[name] = shares.get(name, 0) + more
+    return shares
+
+
+def fair_rates(limit: float, wanted: Mapping[str, int]) -> dict[str, float]:
+    """Split calls a second among processes in proportion to what they want."""
+    weights = {name: want + IDLE_WEIGHT for name, want in wanted.items()}
+    total = sum(weights.values())
+    return {name: limit * weight / total for name, weight in weights.items()}
+
+
+def next_calls(limit: int, own: Share, target: int, held_by_others: int) -> tuple[int, int]:
+    """Return the calls that a process keeps to from now on, and those it must be thought to use.
+
+    Args:
+        limit: Calls of all processes together.
+        own: What the process keeps to so far, and its calls in flight.
+        target: Its fair share.
+        held_by_others: What the others must be thought to use.
+    """
+    kept = own.calls or 0
+    calls = min(target, max(kept, limit - held_by_others, 0))
+    return calls, max(calls, kept, own.in_flight)
+
+
+def next_rate(
+    limit: float, own: Share, target: float, held_by_others: float
+) -> tuple[float, float]:
+    """Return the rate that a process keeps to from now on, and the one it may still be using."""
+    kept = own.rate or 0.0
+    rate = min(target, max(kept, limit - held_by_others, 0.0))
+    return rate, max(rate, kept)
