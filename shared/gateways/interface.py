@@ -95,12 +95,12 @@ class Unknown:
     """The gateway did not say. Never a failure: ask again."""
 
     reason: str
-
-
-Outcome: TypeAlias = Paid | Declined | Pending | ActionRequired | Unknown
     #: What a gateway that finds our calls too many asks us to wait, in seconds. It says nothing
     #: about the payment, so two outcomes that differ in it are the same.
     retry_after_seconds: float | None = field(default=None, compare=False)
+
+
+Outcome: TypeAlias = Paid | Declined | Pending | ActionRequired | Unknown
 
 
 @dataclass(frozen=True, slots=True)
