@@ -19,6 +19,7 @@ from shared.settings import ServiceSettings
 from shared.web.application import build_application
 from shared.web.health import health_routes
 from shared.web.keys import ApiKey, Keyring, parse_keys
+from shared.web.openapi.routes import documentation_routes
 from shared.web.rate_limits import RateLimit
 
 
@@ -43,9 +44,12 @@ def make_application(
     settings: ServiceSettings, keys: Iterable[ApiKey], parts: Sequence[Part]
 ) -> web.Application:
     """Make the application that answers for the parts of one process."""
-    routes = [route for part in parts for route in part.routes]
+    routes = [
+        *(route for part in parts for route in part.routes),
+        *health_routes(parts, system_clock),
+    ]
     return build_application(
-        [*routes, *health_routes(parts, system_clock)],
+        [*routes, *documentation_routes(routes)],
         keyring=Keyring(keys),
         rate_limit=RateLimit(settings.api_rate_limit_per_second),
     )

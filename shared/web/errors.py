@@ -46,7 +46,12 @@ STATUSES: Final[Mapping[type[SluiceError], int]] = MappingProxyType(
 
 def status_of(error: SluiceError) -> int:
     """Return the HTTP status of an error."""
-    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    return status_of_kind(type(error))
+
+
+def status_of_kind(kind: type[SluiceError]) -> int:
+    """Return the HTTP status of errors of a class."""
+    return next(STATUSES[base] for base in kind.__mro__ if base in STATUSES)
 
 
 def envelope(code: str, message: str, details: Mapping[str, Any] | None = None) -> bytes:

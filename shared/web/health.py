@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import orjson
 import structlog
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from shared import metrics
 from shared.clock import Clock
 from shared.errors import DatabaseUnavailableError
 from shared.process import Part
-from shared.web.routes import Route, json_response
+from shared.web.bodies import TimeText, time_text
+from shared.web.routes import Bare, Route, Text, json_response
 
 log = structlog.get_logger()
 
@@ -22,14 +24,36 @@ log = structlog.get_logger()
 CHECK_TIMEOUT_SECONDS: Final = 2.0
 
 
+Connection: TypeAlias = Literal["connected", "disconnected"]
+
+
+class HealthAnswer(TypedDict):
+    """How a process and what it depends on are."""
+
+    status: Literal["healthy", "unhealthy"]
+    database: Connection
+    redis: Connection
+    timestamp: TimeText
+    problems: list[str]
+
+
+class VerdictAnswer(TypedDict):
+    """Whether a probe is content, and if not, why."""
+
+    status: Literal["ok", "failing"]
+    problems: list[str]
+
+
 def health_routes(parts: Sequence[Part], clock: Clock) -> list[Route]:
     """Return the routes that operators and probes read; none needs a key."""
     probes = _Probes(parts, clock)
+    health = Bare(HealthAnswer)
+    verdict = Bare(VerdictAnswer)
     return [
-        Route("GET", "/health", probes.health),
-        Route("GET", "/livez", probes.live),
-        Route("GET", "/readyz", probes.ready),
-        Route("GET", "/metrics", probes.metrics),
+        Route("GET", "/health", probes.health, answer=health, other_answers={503: health}),
+        Route("GET", "/livez", probes.live, answer=verdict, other_answers={503: verdict}),
+        Route("GET", "/readyz", probes.ready, answer=verdict, other_answers={503: verdict}),
+        Route("GET", "/metrics", probes.metrics, answer=Text()),
     ]
 
 
@@ -43,11 +67,11 @@ class _Probes:
         problems = self._problems()
         databases, redis = await asyncio.gather(self._databases_answer(), self._redis_answers())
         is_well = databases and redis and not problems
-        body = {
+        body: HealthAnswer = {
             "status": "healthy" if is_well else "unhealthy",
             "database": "connected" if databases else "disconnected",
             "redis": "connected" if redis else "disconnected",
-            "timestamp": self._clock().isoformat().replace("+00:00", "Z"),
+            "timestamp": time_text(self._clock()),
             "problems": problems,
         }
         return json_response(orjson.dumps(body), status=200 if is_well else 503)
@@ -108,5 +132,5 @@ async def _within(check: Awaitable[bool]) -> bool:
 
 
 def _verdict(problems: Sequence[str]) -> web.Response:
-    body = {"status": "failing" if problems else "ok", "problems": list(problems)}
+    body: VerdictAnswer = {"status": "failing" if problems else "ok", "problems": list(problems)}
     return json_response(orjson.dumps(body), status=503 if problems else 200)

@@ -21,6 +21,9 @@ FIELDS_NAMED_MAX: Final = 20
 FIELD_NAME_LENGTH_MAX: Final = 200
 
 
+_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
 class Scope(StrEnum):
     """What an API key may do."""
 
@@ -82,6 +85,11 @@ class Route:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     #: Further successful answers by their status.
     other_answers: Mapping[int, AnswerType] = field(default_factory=dict)
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it changes something for a caller, and so takes an `Idempotency-Key`."""
+        return self.scope is not None and self.method in _WRITES
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,10 @@ from shared.web.application import build_application
 from shared.web.direct import Listener
 from shared.web.health import health_routes
 from shared.web.keys import Keyring, describe, parse_keys
+from shared.web.openapi.routes import documentation_routes
 from shared.web.rate_limits import RateLimit
 from shared.web.routes import Route, Scope
+from tests.support.described import Description
 
 #: The text of each test key, by its name.
 KEYS = {name: f"key-of-the-{name}-0123456789" for name in ("reader", "writer", "admin")}
@@ -71,6 +73,7 @@ class Api:
 
     url: str
     session: aiohttp.ClientSession
+    description: Description
 
     @property
     def port(self) -> int:
@@ -87,7 +90,10 @@ class Api:
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Reply:
-        """Send a request. `body` is sent as it is when it is bytes or a stream, else as JSON."""
+        """Send a request. `body` is sent as it is when it is bytes or a stream, else as JSON.
+
+        The answer must be as `/openapi.json` describes it.
+        """
         sent = dict(headers or {})
         if key is not None:
             sent["Authorization"] = f"Bearer {KEYS[key]}"
@@ -100,7 +106,9 @@ class Api:
             method, self.url + path, data=body, headers=sent, allow_redirects=False
         )
         async with request as response:
-            return Reply(response.status, response.headers, await response.read())
+            reply = Reply(response.status, response.headers, await response.read())
+        self.description.check(method, path, reply.status, reply.headers, reply.raw)
+        return reply
 
 
 @asynccontextmanager
@@ -111,13 +119,14 @@ async def serving(
     keyring: Keyring | None = None,
     rate: float = 100_000,
 ) -> AsyncIterator[Api]:
-    """Serve routes, those of parts and the health routes."""
+    """Serve routes, those of parts, the health routes and the description of all of them."""
+    all_routes = [
+        *routes,
+        *(route for part in parts for route in part.routes),
+        *health_routes(parts, system_clock),
+    ]
     application = build_application(
-        [
-            *routes,
-            *(route for part in parts for route in part.routes),
-            *health_routes(parts, system_clock),
-        ],
+        [*all_routes, *documentation_routes(all_routes)],
         keyring=keyring or keyring_of_tests(),
         rate_limit=RateLimit(rate),
     )
@@ -127,6 +136,7 @@ async def serving(
     try:
         await listener.start("127.0.0.1", 0)
         async with aiohttp.ClientSession() as session:
-            yield Api(f"http://127.0.0.1:{listener.port}", session)
+            url = f"http://127.0.0.1:{listener.port}"
+            yield Api(url, session, Description(all_routes))
     finally:
         await listener.close(0.1)
