@@ -15,6 +15,7 @@ from uuid import UUID
 from ulid import ULID
 
 PREFIX_LENGTH: Final = 4
+ID_LENGTH: Final = 30
 _PATTERN: Final = re.compile(r"[a-z]{3}_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 #: From Crockford's digits, which ULIDs use, to those of `int(text, 32)`.

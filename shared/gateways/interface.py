@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from shared.errors import PermanentError
 from shared.gateways.disputes import Disputed
+from shared.gateways.listings import ListedPage
 from shared.money import Money
 
 
@@ -49,6 +50,8 @@ class Paid:
     is_risky: bool = False
     #: The gateway took the money more than once under this reference.
     is_repeated: bool = False
+    #: What the gateway keeps for itself, in the currency of `amount`; None when it does not tell.
+    fee: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,8 @@ RefundOutcome: TypeAlias = Refunded | RefundPending | RefundFailed | Unknown
 
 DisputeOutcome: TypeAlias = Disputed | Unknown
 
+Listing: TypeAlias = ListedPage | Unknown
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -232,6 +237,8 @@ class Capabilities:
     cancels: bool = False
     #: Whether it tells of disputes, and can be asked about them.
     disputes: bool = False
+    #: Whether it lists the payments of a day.
+    lists_payments: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +310,14 @@ class PaymentGateway(Protocol):
         """Ask how a dispute stands, by the gateway's handle: what its notices have as such.
 
         `Unknown("not_supported")` from a gateway that knows no disputes.
+        """
+
+    async def list_paid(self, day: date, cursor: str | None = None) -> Listing:
+        """List what the gateway took money for, of attempts that began on a day of UTC.
+
+        What it lists besides (of the days around, whose zone it may not tell) has other references
+        and is for the caller to leave out. The day must be over. `cursor` is that of the page
+        before. `Unknown("not_supported")` from a gateway that does not list.
         """
 
     async def close(self) -> None:

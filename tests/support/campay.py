@@ -61,7 +61,13 @@ ROW: dict[str, Any] = {
 }
 
 #: What that transaction means.
-PAID = Paid(REFERENCE, Money(5_000, "XAF"), validation_id=HANDLE, gateway_payment_id=HANDLE)
+PAID = Paid(
+    REFERENCE,
+    Money(5_000, "XAF"),
+    validation_id=HANDLE,
+    gateway_payment_id=HANDLE,
+    fee=Money(100, "XAF"),
+)
 
 
 def transaction(**changes: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from shared.gateways.disputes import Disputed, DisputeState
 from shared.gateways.interface import (
@@ -16,6 +16,7 @@ from shared.gateways.interface import (
     DisputeOutcome,
     FailureKind,
     Limits,
+    Listing,
     Order,
     Outcome,
     Paid,
@@ -27,6 +28,7 @@ from shared.gateways.interface import (
     Unknown,
     refusal_of,
 )
+from shared.gateways.listings import ListedPage, ListedPayment
 from shared.money import MINOR_UNITS_MAX, Money
 
 EVERYTHING_IN_BDT = Capabilities(
@@ -34,6 +36,7 @@ EVERYTHING_IN_BDT = Capabilities(
     limits={"BDT": Limits(1, MINOR_UNITS_MAX)},
     charges_off_session=True,
     disputes=True,
+    lists_payments=True,
 )
 
 
@@ -53,6 +56,11 @@ class FakeGateway:
     next_look_ups: list[Outcome] = field(default_factory=list)
     #: It answers no question, as during an outage.
     is_silent: bool = False
+    #: Charges that its list leaves out, and whether it may have left out more.
+    unlisted: set[str] = field(default_factory=set)
+    cuts_lists: bool = False
+    #: Payments on one page of its list.
+    page_size: int = 2
     #: Cleared, it lets every call wait.
     is_answering: asyncio.Event = field(default_factory=asyncio.Event)
     _paid: defaultdict[str, list[Paid]] = field(default_factory=lambda: defaultdict(list))
@@ -164,6 +172,23 @@ class FakeGateway:
         if unknown := await self._ask("look_up_dispute", handle):
             return unknown
         return self._disputes.get(handle, Unknown("not_found"))
+
+    async def list_paid(self, day: date, cursor: str | None = None) -> Listing:
+        if unknown := await self._ask("list_paid", day.isoformat()):
+            return unknown
+        listed = [
+            ListedPayment(paid.reference, paid.gateway_payment_id, paid.amount)
+            for all_ in self._paid.values()
+            for paid in all_
+            if paid.gateway_payment_id not in self.unlisted
+        ]
+        first = int(cursor or 0)
+        following = first + self.page_size
+        return ListedPage(
+            tuple(listed[first:following]),
+            str(following) if following < len(listed) else None,
+            is_cut=self.cuts_lists,
+        )
 
     async def close(self) -> None:
         pass

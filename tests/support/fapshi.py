@@ -43,7 +43,13 @@ TRANSACTION: dict[str, Any] = {
 }
 
 #: What that transaction means.
-PAID = Paid(REFERENCE, Money(5_000, "XAF"), validation_id=HANDLE, gateway_payment_id=HANDLE)
+PAID = Paid(
+    REFERENCE,
+    Money(5_000, "XAF"),
+    validation_id=HANDLE,
+    gateway_payment_id=HANDLE,
+    fee=Money(150, "XAF"),
+)
 
 
 def transaction(**changes: Any) -> dict[str, Any]:

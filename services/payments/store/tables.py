@@ -10,4 +10,5 @@ PARTITIONED_TABLES: Final = (
     PartitionedTable("payment", "month", id_prefix="pay"),
     PartitionedTable("payment_history", "month", id_prefix="pay"),
     PartitionedTable("attempt", "month", id_prefix="att"),
+    PartitionedTable("ledger_transfer", "month", id_prefix="pay"),
 )

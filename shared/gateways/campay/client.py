@@ -10,11 +10,12 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
 from shared.clock import Clock
+from shared.gateways.campay.listing import list_paid
 from shared.gateways.campay.tokens import PermanentToken, RenewedToken, TokenRefusedError, Tokens
 from shared.gateways.campay.transaction import (
     CURRENCY,
@@ -32,6 +33,7 @@ from shared.gateways.interface import (
     DisputeOutcome,
     FailureKind,
     Limits,
+    Listing,
     Order,
     Outcome,
     Paid,
@@ -84,6 +86,7 @@ class CampayGateway:
     capabilities = Capabilities(
         methods=("prompt", "checkout"),
         limits={CURRENCY: Limits(AMOUNT_MIN, MINOR_UNITS_MAX)},
+        lists_payments=True,
     )
 
     def __init__(
@@ -183,6 +186,14 @@ class CampayGateway:
     async def look_up_dispute(self, handle: str) -> DisputeOutcome:
         """Say that its protocol knows no disputes."""
         return Unknown("not_supported")
+
+    async def list_paid(self, day: date, cursor: str | None = None) -> Listing:
+        """Read the history around a day."""
+
+        async def history(days: Mapping[str, str]) -> JsonAnswer:
+            return await self._call("history", "/api/history/", days)
+
+        return await list_paid(history, day, cursor, self._clock())
 
     async def close(self) -> None:
         """Close kept connections."""

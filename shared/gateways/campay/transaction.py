@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from shared.gateways.fees import kept_of
 from shared.gateways.http_client import HttpCallError
 from shared.gateways.interface import Declined, FailureKind, Outcome, Paid, Pending, Unknown
 from shared.gateways.json_calls import JsonAnswer, money_in, text_in
@@ -118,7 +119,14 @@ def _paid(fields: Mapping[str, Any], reference: str, handle: str) -> Paid | Unkn
     amount = money_in(fields.get("amount"), text_of(fields, "currency"))
     if amount is None:
         return Unknown("unreadable_amount")
-    return Paid(reference, amount, validation_id=handle, gateway_payment_id=handle)
+    return Paid(
+        reference,
+        amount,
+        validation_id=handle,
+        gateway_payment_id=handle,
+        # `app_amount`, where the account has it, is net of fees.
+        fee=kept_of(amount, fields.get("app_amount")),
+    )
 
 
 def _failed(fields: Mapping[str, Any], handle: str, *, is_final: bool) -> Declined:

@@ -11,11 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from shared.clock import Clock
+from shared.gateways.fapshi.listing import SEARCH_MAX, list_paid
 from shared.gateways.fapshi.transaction import (
     CURRENCY,
     TRANSACTION_ID,
@@ -34,6 +35,7 @@ from shared.gateways.interface import (
     DisputeOutcome,
     FailureKind,
     Limits,
+    Listing,
     Order,
     Outcome,
     Paid,
@@ -72,10 +74,9 @@ _BAD_INPUT: Final = 400
 _REFUSALS: Final = frozenset({_BAD_INPUT, 401, 403})
 _NOT_FOUND: Final = 404
 
-#: Sizes of a page in `/search` (10 unless asked, 100 at most). Whether a customer's listing is
-#: cut anywhere is not documented; one of such a length may be.
+#: What `/search` tells unless asked for more. Whether a customer's listing is cut anywhere is not
+#: documented; one of such a length may be.
 _PAGE: Final = 10
-_PAGE_MAX: Final = 100
 
 _MESSAGE_LENGTH_MAX: Final = 100
 
@@ -93,6 +94,7 @@ class FapshiGateway:
         methods=("checkout", "prompt"),
         limits={CURRENCY: Limits(AMOUNT_MIN, MINOR_UNITS_MAX)},
         cancels=True,
+        lists_payments=True,
     )
 
     def __init__(
@@ -190,6 +192,14 @@ class FapshiGateway:
         """Say that its protocol knows no disputes."""
         return Unknown("not_supported")
 
+    async def list_paid(self, day: date, cursor: str | None = None) -> Listing:
+        """Search for what was paid around a day; of a busy one not all is told."""
+
+        async def search(target: str) -> JsonAnswer:
+            return await self._get("search", target)
+
+        return await list_paid(search, day, cursor, self._clock())
+
     async def close(self) -> None:
         """Close kept connections."""
         self._calls.close()
@@ -261,7 +271,7 @@ class FapshiGateway:
             statuses = of_reference(found, order.reference)
             if statuses:
                 return await self._decide(order, statuses)
-            if len(found) >= _PAGE_MAX:
+            if len(found) >= SEARCH_MAX:
                 return Unknown("listing_may_be_cut")
         return Pending("not_attempted")
 
@@ -313,7 +323,7 @@ def _search_target(order: Order) -> str:
         "start": (order.started_at - day).date().isoformat(),
         "end": (order.started_at + day).date().isoformat(),
         "amt": str(order.amount.minor_units),
-        "limit": str(_PAGE_MAX),
+        "limit": str(SEARCH_MAX),
     }
     return f"/search?{urlencode(query)}"
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from shared.gateways.fees import kept_of
 from shared.gateways.http_client import HttpCallError
 from shared.gateways.interface import Declined, FailureKind, Outcome, Paid, Pending, Unknown
 from shared.gateways.json_calls import money_in, text_in
@@ -122,4 +123,11 @@ def _paid(fields: Mapping[str, Any], reference: str, handle: str) -> Paid | Unkn
     amount = money_in(fields.get("amount"), CURRENCY)
     if amount is None:
         return Unknown("unreadable_amount")
-    return Paid(reference, amount, validation_id=handle, gateway_payment_id=handle)
+    return Paid(
+        reference,
+        amount,
+        validation_id=handle,
+        gateway_payment_id=handle,
+        # `revenue` is net of fees.
+        fee=kept_of(amount, fields.get("revenue")),
+    )

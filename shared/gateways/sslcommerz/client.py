@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from datetime import date
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -17,6 +18,7 @@ import orjson
 
 from shared import metrics
 from shared.errors import InvalidInputError
+from shared.gateways.fees import kept_of
 from shared.gateways.http_client import HttpAnswer, HttpCallError, HttpClient
 from shared.gateways.interface import (
     ActionRequired,
@@ -25,6 +27,7 @@ from shared.gateways.interface import (
     DisputeOutcome,
     FailureKind,
     Limits,
+    Listing,
     Order,
     Outcome,
     Paid,
@@ -167,6 +170,10 @@ class SslcommerzGateway:
         """Say that its protocol knows no disputes: banks bring them by other ways."""
         return Unknown("not_supported")
 
+    async def list_paid(self, day: date, cursor: str | None = None) -> Listing:
+        """Say that it can be asked about one transaction at a time only."""
+        return Unknown("not_supported")
+
     async def close(self) -> None:
         """Close kept connections."""
         self._client.close()
@@ -267,6 +274,8 @@ def _paid(fields: Mapping[str, Any], reference: str, validation_id: str) -> Outc
         gateway_payment_id=str(fields.get("bank_tran_id") or ""),
         # Anything but a plain 0 is held: goods are released only when the gateway says safe.
         is_risky=_text(fields, "risk_level") != "0",
+        # Told in BDT: of another currency the rate of that moment would be a guess.
+        fee=kept_of(money, fields.get("store_amount")) if money.currency == "BDT" else None,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import date
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,7 @@ from shared.gateways.interface import (
     DisputeOutcome,
     FailureKind,
     Limits,
+    Listing,
     Order,
     Outcome,
     Paid,
@@ -52,6 +53,7 @@ from shared.gateways.stripe.intents import (
     own_reference,
 )
 from shared.gateways.stripe.key_age import KNOWN_AFTER, may_be_known, may_be_repeated
+from shared.gateways.stripe.listing import CLOCKS_DIFFER, PAGE_SIZE, list_paid, page_of
 from shared.gateways.stripe.refunds import StripeRefunds
 from shared.gateways.stripe.transport import StripeTransport
 
@@ -92,6 +94,7 @@ CAPABILITIES: Final = Capabilities(
     refunds=True,
     cancels=True,
     disputes=True,
+    lists_payments=True,
 )
 
 #: Customers authenticate at hooks.stripe.com; other ways of paying redirect to its siblings.
@@ -100,12 +103,8 @@ PAGE_DOMAIN: Final = "stripe.com"
 _PAYMENT_METHOD: Final = re.compile(r"(?:pm|card|src)_[A-Za-z0-9_]{1,200}")
 _CUSTOMER: Final = re.compile(r"cus_[A-Za-z0-9_]{1,200}")
 
-#: Intents of one customer around an order that are looked through: pages, and intents on a page.
+#: Pages of intents of one customer around an order that are looked through.
 _PAGES_MAX: Final = 10
-_PAGE_SIZE: Final = 100
-
-#: By how much Stripe's clock may be behind ours.
-_CLOCKS_DIFFER: Final = timedelta(minutes=15)
 
 
 class StripeGateway:
@@ -219,6 +218,10 @@ class StripeGateway:
         """Ask how a dispute stands."""
         return await self._disputes.look_up(handle)
 
+    async def list_paid(self, day: date, cursor: str | None = None) -> Listing:
+        """List the intents of a day that took money."""
+        return await list_paid(self._calls, self._reader, day, cursor)
+
     async def close(self) -> None:
         """Close kept connections."""
         await self._calls.close()
@@ -273,7 +276,7 @@ class StripeGateway:
             return self._reader.read_all(intents, order.reference)
         if may_be_known(order.started_at, self._clock()):
             return Unknown(doubt)
-        return Declined("never_reached_stripe", FailureKind.EXPIRED, is_final=True)
+        return Declined("never_reached_stripe", FailureKind.NETWORK_ERROR, is_final=True)
 
     async def _intents_of(self, order: Order) -> list[Mapping[str, Any]]:
         """Return the intents with our reference: of the customer, else by search.
@@ -285,19 +288,19 @@ class StripeGateway:
         if customer is None:
             name = order.reference.replace("\\", "\\\\").replace("'", "\\'")
             query = f"metadata['{REFERENCE_MEMBER}']:'{name}'"
-            page = await self._calls.search_intents(query, _PAGE_SIZE)
-            return _with_reference(_page(page)[0], order.reference)
+            page = await self._calls.search_intents(query, PAGE_SIZE)
+            return _with_reference(page_of(page)[0], order.reference)
         found: list[Mapping[str, Any]] = []
         parameters: PaymentIntentListParams = {
             "customer": customer,
             "created": {
-                "gte": int((order.started_at - _CLOCKS_DIFFER).timestamp()),
-                "lte": int((order.started_at + KNOWN_AFTER + _CLOCKS_DIFFER).timestamp()),
+                "gte": int((order.started_at - CLOCKS_DIFFER).timestamp()),
+                "lte": int((order.started_at + KNOWN_AFTER + CLOCKS_DIFFER).timestamp()),
             },
-            "limit": _PAGE_SIZE,
+            "limit": PAGE_SIZE,
         }
         for _ in range(_PAGES_MAX):
-            intents, last_id = _page(await self._calls.list_intents(parameters))
+            intents, last_id = page_of(await self._calls.list_intents(parameters))
             found += _with_reference(intents, order.reference)
             if last_id is None:
                 return found
@@ -322,18 +325,6 @@ class StripeGateway:
         if order.method.off_session:
             parameters["off_session"] = True
         return parameters
-
-
-def _page(page: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], str | None]:
-    """Return the intents of a page, and the id after which the next one begins."""
-    intents = page.get("data")
-    if not isinstance(intents, list) or not all(isinstance(intent, dict) for intent in intents):
-        raise StripeCallError("unreadable_list")
-    has_more = page.get("has_more")
-    last_id = intents[-1].get("id") if has_more and intents else None
-    if not isinstance(has_more, bool) or (has_more and not isinstance(last_id, str)):
-        raise StripeCallError("unreadable_list")
-    return intents, last_id
 
 
 def _with_reference(intents: list[Mapping[str, Any]], reference: str) -> list[Mapping[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, assert_never
 
 from shared.clock import Clock
@@ -20,6 +20,7 @@ from shared.gateways.interface import (
     DisputeOutcome,
     FailureKind,
     Limits,
+    Listing,
     Order,
     Outcome,
     Paid,
@@ -167,6 +168,10 @@ class X402Gateway:
 
     async def look_up_dispute(self, handle: str) -> DisputeOutcome:
         """Say that there are no disputes: nobody takes a transfer back."""
+        return Unknown("not_supported")
+
+    async def list_paid(self, day: date, cursor: str | None = None) -> Listing:
+        """Say that a chain lists by blocks, and does not tell our transfers from others."""
         return Unknown("not_supported")
 
     async def close(self) -> None:
@@ -317,7 +322,8 @@ class X402Gateway:
             case Unsettled.UNUSED:
                 return Unknown(f"{said.reason}; chain: {fate.value}"[:200])
             case Unsettled.OVER:
-                return Declined(fate.value, FailureKind.EXPIRED, is_final=True)
+                # No customer was late: the wallet is ours, and another try may be in time.
+                return Declined(fate.value, FailureKind.PROCESSING_ERROR, is_final=True)
             case Unsettled.CANCELED:
                 return Declined(fate.value, FailureKind.CANCELLED, is_final=True)
         assert_never(fate)

@@ -303,13 +303,20 @@ STATUSES: dict[str, tuple[dict[str, Any], Outcome]] = {
     "amount as text": ({"amount": "5000"}, PAID),
     "amount as text with decimals that are none": ({"amount": "5000.00"}, PAID),
     "amount as a number with decimals that are none": ({"amount": 5000.0}, PAID),
-    "another amount": ({"amount": "5.00"}, replace(PAID, amount=Money(5, "XAF"))),
-    "another currency": ({"currency": "EUR"}, replace(PAID, amount=Money(500_000, "EUR"))),
+    "another amount": ({"amount": "5.00"}, replace(PAID, amount=Money(5, "XAF"), fee=None)),
+    "a share that is not told exactly": ({"app_amount": 4900.5}, replace(PAID, fee=None)),
+    "another currency": (
+        {"currency": "EUR"},
+        replace(PAID, amount=Money(500_000, "EUR"), fee=Money(10_000, "EUR")),
+    ),
     "names in capitals": (
         {"reference": HANDLE.upper(), "external_reference": EXTERNAL_REFERENCE.upper()},
         PAID,
     ),
-    "an account without the later members": (dict.fromkeys(list(TRANSACTION)[7:]), PAID),
+    "an account without the later members": (
+        dict.fromkeys(list(TRANSACTION)[7:]),
+        replace(PAID, fee=None),
+    ),
     "PENDING": ({"status": "PENDING"}, Pending("gateway_pending", HANDLE)),
     "FAILED": ({"status": "FAILED"}, failed("FAILED")),
     "FAILED for want of money": (

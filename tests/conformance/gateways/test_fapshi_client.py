@@ -292,7 +292,10 @@ STATUSES: dict[str, tuple[dict[str, Any], Outcome]] = {
     "SUCCESSFUL": ({}, PAID),
     "amount as text": ({"amount": "5000"}, PAID),
     "amount with decimals that are none": ({"amount": 5000.0}, PAID),
-    "another amount": ({"amount": 4999}, replace(PAID, amount=Money(4_999, "XAF"))),
+    "another amount": (
+        {"amount": 4999},
+        replace(PAID, amount=Money(4_999, "XAF"), fee=Money(149, "XAF")),
+    ),
     "CREATED": ({"status": "CREATED"}, Pending("gateway_created", HANDLE)),
     "PENDING": ({"status": "PENDING"}, Pending("gateway_pending", HANDLE)),
     "EXPIRED": (

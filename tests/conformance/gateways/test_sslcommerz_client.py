@@ -77,6 +77,7 @@ PAID = Paid(
     validation_id=VALIDATION_ID,
     gateway_payment_id="26010512000001AbCdEfGhIjKl",
     is_risky=False,
+    fee=Money(2_875, "BDT"),
 )
 IN_USD = {"amount": "1220.00", "currency_type": "USD", "currency_amount": "10.00"}
 
@@ -255,9 +256,10 @@ VALIDATIONS: dict[str, tuple[dict[str, Any], Outcome]] = {
     "amount as a number": ({"amount": 1150}, PAID),
     "another amount": (
         {"amount": "1149.99"},
-        replace(PAID, amount=Money(114_999, "BDT")),
+        replace(PAID, amount=Money(114_999, "BDT"), fee=Money(2_874, "BDT")),
     ),
-    "another currency": (IN_USD, replace(PAID, amount=Money(1_000, "USD"))),
+    "another currency": (IN_USD, replace(PAID, amount=Money(1_000, "USD"), fee=None)),
+    "a share above the amount": ({"store_amount": "1150.01"}, replace(PAID, fee=None)),
     "risk level 1": (
         {"risk_level": "1"},
         replace(PAID, is_risky=True),

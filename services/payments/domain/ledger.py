@@ -1,0 +1,148 @@
+"""Which movements of money follow from what happens to a payment.
+
+A movement is one amount of one currency from the account that is credited to the one that is
+debited, so that both sides are equal whatever is booked. Accounts are names:
+
+- `gateway:<name>`: what the gateway holds for us (an asset; debits make it more),
+- `revenue`: what customers paid for what they were given (credits make it more),
+- `held`: taken, but nothing is given for it yet: to be released or given back,
+- `surplus`: taken once too often, and owed to the customer,
+- `refunds`: given back of what was revenue,
+- `disputed`: taken back by a customer's bank until it has decided,
+- `dispute_losses`: gone for good,
+- `fees`: what gateways keep for themselves.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from shared.gateways.interface import Paid
+from shared.money import Money
+
+REVENUE: Final = "revenue"
+HELD: Final = "held"
+SURPLUS: Final = "surplus"
+REFUNDS: Final = "refunds"
+DISPUTED: Final = "disputed"
+DISPUTE_LOSSES: Final = "dispute_losses"
+FEES: Final = "fees"
+
+#: Every account but those of gateways.
+OWN_ACCOUNTS: Final = (REVENUE, HELD, SURPLUS, REFUNDS, DISPUTED, DISPUTE_LOSSES, FEES)
+
+
+class TransferKind(StrEnum):
+    """What a movement is for."""
+
+    #: The one charge of a payment, whether it is revenue or held.
+    CAPTURE = "capture"
+    #: What was held becomes revenue.
+    RELEASE = "release"
+    #: A further charge of the same payment.
+    SURPLUS = "surplus"
+    REFUND = "refund"
+    #: A refund came back: the customer's bank did not take it.
+    REFUND_RETURNED = "refund_returned"
+    DISPUTE_OPENED = "dispute_opened"
+    DISPUTE_WON = "dispute_won"
+    DISPUTE_LOST = "dispute_lost"
+    FEE = "fee"
+
+
+class Transfer(NamedTuple):
+    """One movement of a payment's money.
+
+    `occasion` tells those of one kind and one payment apart: the database takes each once, so that
+    it is the same when the same thing is booked again.
+    """
+
+    kind: TransferKind
+    occasion: str
+    debit: str
+    credit: str
+    amount: Money
+    #: The attempt whose money it is, where that is known.
+    reference: str | None = None
+
+
+def gateway_account(gateway: str) -> str:
+    """Return the account of what a gateway holds for us."""
+    return f"gateway:{gateway}"
+
+
+def captured(gateway: str, paid: Paid, *, is_held: bool) -> tuple[Transfer, ...]:
+    """Book a payment's first charge, in the amount that was taken, and what the gateway kept."""
+    account = gateway_account(gateway)
+    credit = HELD if is_held else REVENUE
+    capture = Transfer(
+        TransferKind.CAPTURE, "", account, credit, paid.amount, reference=paid.reference
+    )
+    if paid.fee is None or paid.fee.minor_units == 0:
+        return (capture,)
+    return capture, Transfer(TransferKind.FEE, "", FEES, account, paid.fee)
+
+
+def surplus(gateway: str, paid: Paid, *, is_other: bool) -> Transfer:
+    """Book money that was taken once more.
+
+    Args:
+        gateway: Who took it.
+        paid: What confirms it. The gateway may say only that there was more than one.
+        is_other: Whether it names the other charge itself.
+    """
+    return Transfer(
+        TransferKind.SURPLUS,
+        paid.gateway_payment_id if is_other else "repeated",
+        gateway_account(gateway),
+        SURPLUS,
+        paid.amount,
+        reference=paid.reference,
+    )
+
+
+def refunded(gateway: str, refund_id: str, amount: Money, *, was_held: bool) -> Transfer:
+    """Book money that was given back.
+
+    Args:
+        gateway: Who paid it back.
+        refund_id: Our name for the refund.
+        amount: How much.
+        was_held: Whether nothing had been given for it: the payment was on hold.
+    """
+    debit = HELD if was_held else REFUNDS
+    account = gateway_account(gateway)
+    return Transfer(TransferKind.REFUND, refund_id, debit, account, amount)
+
+
+def refund_returned(gateway: str, refund_id: str, amount: Money, *, was_held: bool) -> Transfer:
+    """Book a refund that came back after it had succeeded."""
+    credit = HELD if was_held else REFUNDS
+    account = gateway_account(gateway)
+    return Transfer(TransferKind.REFUND_RETURNED, refund_id, account, credit, amount)
+
+
+def dispute_opened(gateway: str, occasion: str, amount: Money) -> Transfer:
+    """Book that a customer's bank has taken money back until it decides.
+
+    `occasion` names the dispute, and the round of one that is opened again.
+    """
+    return Transfer(
+        TransferKind.DISPUTE_OPENED, occasion, DISPUTED, gateway_account(gateway), amount
+    )
+
+
+def dispute_won(gateway: str, occasion: str, amount: Money) -> Transfer:
+    """Book that the money of a dispute is ours again."""
+    return Transfer(TransferKind.DISPUTE_WON, occasion, gateway_account(gateway), DISPUTED, amount)
+
+
+def dispute_lost(occasion: str, amount: Money) -> Transfer:
+    """Book that the money of a dispute is gone; the gateway gave it away when it was opened."""
+    return Transfer(TransferKind.DISPUTE_LOST, occasion, DISPUTE_LOSSES, DISPUTED, amount)
+
+
+def fee(gateway: str, occasion: str, amount: Money) -> Transfer:
+    """Book what a gateway keeps for itself on another occasion than the charge."""
+    return Transfer(TransferKind.FEE, occasion, FEES, gateway_account(gateway), amount)
