@@ -22,9 +22,19 @@ _PERSONAL: Final = re.compile(r"\S*@\S*|\+?\d[\d ().-]{4,}\d")
 #: to try again, never whether money moved, so an unlisted one costs nothing but patience.
 _KINDS: Final[Mapping[str, FailureKind]] = MappingProxyType(
     {
+        "not supported": FailureKind.CARD_DECLINED,
+        "not registered": FailureKind.CARD_DECLINED,
+        "blocked": FailureKind.CARD_DECLINED,
+        "barred": FailureKind.CARD_DECLINED,
+        "suspended": FailureKind.CARD_DECLINED,
+        "rate limit": FailureKind.RATE_LIMIT_EXCEEDED,
+        "too many requests": FailureKind.RATE_LIMIT_EXCEEDED,
         "insufficient": FailureKind.INSUFFICIENT_FUNDS,
         "not enough": FailureKind.INSUFFICIENT_FUNDS,
         "low balance": FailureKind.INSUFFICIENT_FUNDS,
+        # The account's limit of a day or a month: like an empty account, later is better.
+        "limit exceeded": FailureKind.INSUFFICIENT_FUNDS,
+        "limit reached": FailureKind.INSUFFICIENT_FUNDS,
         "cancel": FailureKind.CANCELLED,
         "rejected by": FailureKind.CANCELLED,
         "expire": FailureKind.EXPIRED,
@@ -33,6 +43,17 @@ _KINDS: Final[Mapping[str, FailureKind]] = MappingProxyType(
         "no response": FailureKind.EXPIRED,
         "phone": FailureKind.AUTHENTICATION_FAILED,
         "wrong pin": FailureKind.AUTHENTICATION_FAILED,
+        "invalid pin": FailureKind.AUTHENTICATION_FAILED,
+        # Below what a customer did, because it may be said beside it.
+        "unavailable": FailureKind.SERVICE_UNAVAILABLE,
+        "maintenance": FailureKind.SERVICE_UNAVAILABLE,
+        "network": FailureKind.NETWORK_ERROR,
+        "connection": FailureKind.NETWORK_ERROR,
+        "internal error": FailureKind.PROCESSING_ERROR,
+        "technical": FailureKind.PROCESSING_ERROR,
+        "system error": FailureKind.PROCESSING_ERROR,
+        "processing error": FailureKind.PROCESSING_ERROR,
+        "try again": FailureKind.PROCESSING_ERROR,
     }
 )
 

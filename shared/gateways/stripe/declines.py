@@ -99,6 +99,10 @@ _ADVICE: Final[Mapping[str, FailureKind]] = MappingProxyType(
     {"do_not_try_again": _STOP, "confirm_card_data": _CUSTOMER}
 )
 
+#: What a card network itself adds to a decline: Mastercard's advice codes 03 and 21 forbid another
+#: try, and fine whoever makes one. They go before the issuer's hope that later may be better.
+_NETWORK_STOPS: Final = frozenset({"03", "21"})
+
 #: Kinds that `try_again_later` leaves as they are: later is what they mean, or it is our mistake.
 _LATER_ALREADY: Final = frozenset({_RETRY_LATER, _RETRY_LIMITED, _RETRY_SOON, _OURS})
 
@@ -143,6 +147,8 @@ def read_decline(error: Mapping[str, Any]) -> Decline:
 
 def _kind(error: Mapping[str, Any], code: str) -> FailureKind:
     advice = word(error.get("advice_code"))
+    if word(error.get("network_advice_code")) in _NETWORK_STOPS:
+        return _STOP
     if advice in _ADVICE:
         return _ADVICE[advice]
     kind = DECLINE_CODES.get(code) or _ERROR_CODES.get(code)

@@ -18,7 +18,7 @@ NONCE_USED: Final = "invalid_exact_evm_nonce_already_used"
 
 _SHORT_OF_FUNDS: Final = ("insufficient_funds", "invalid_exact_evm_insufficient_balance")
 
-#: Our clock, or a call that came too late.
+#: Our clock, or a call that came too late: another try has a window of its own.
 _OUTSIDE_WINDOW: Final = (
     "invalid_exact_evm_payload_authorization_valid_after",
     "invalid_exact_evm_payload_authorization_valid_before",
@@ -52,7 +52,7 @@ _OUR_MISTAKE: Final = (
 REFUSALS: Final[Mapping[str, FailureKind]] = MappingProxyType(
     {
         **dict.fromkeys(_SHORT_OF_FUNDS, FailureKind.INSUFFICIENT_FUNDS),
-        **dict.fromkeys(_OUTSIDE_WINDOW, FailureKind.EXPIRED),
+        **dict.fromkeys(_OUTSIDE_WINDOW, FailureKind.PROCESSING_ERROR),
         **dict.fromkeys(_OUR_MISTAKE, FailureKind.CONFIGURATION),
     }
 )

@@ -93,6 +93,20 @@ def test_advice_to_try_later_makes_a_retry_possible_and_keeps_its_reason(
     assert advised is (FailureKind.UNKNOWN_CODE if is_stopped else kind)
 
 
+@pytest.mark.parametrize("code", KINDS)
+@pytest.mark.parametrize("advice", ["03", "21"])
+def test_what_a_card_network_forbids_goes_before_all_else(code: str, advice: str) -> None:
+    kind, _ = declined(decline_code=code, network_advice_code=advice, advice_code="try_again_later")
+
+    assert kind is FailureKind.CARD_DECLINED
+
+
+def test_another_network_advice_leaves_the_code_as_it_is() -> None:
+    kind, _ = declined(decline_code="insufficient_funds", network_advice_code="24")
+
+    assert kind is FailureKind.INSUFFICIENT_FUNDS
+
+
 def test_advice_that_is_not_known_changes_nothing() -> None:
     assert declined(decline_code="lost_card", advice_code="new_advice")[0] is KINDS["lost_card"]
 

@@ -233,7 +233,7 @@ async def test_without_a_customer_the_account_is_searched(
     [
         (TOO_OLD, Unknown("not_found")),
         (DAY_OLD - timedelta(seconds=1), Unknown("not_found")),
-        (DAY_OLD, Declined("never_reached_stripe", FailureKind.EXPIRED, is_final=True)),
+        (DAY_OLD, Declined("never_reached_stripe", FailureKind.NETWORK_ERROR, is_final=True)),
     ],
     ids=str,
 )

@@ -113,7 +113,7 @@ async def test_what_was_never_used_is_declined_for_good_once_its_window_is_final
     assert await look_up(with_chain) == Unknown("window_is_over; chain: nonce_unused_so_far")
     world.chain.finalized = over + 1
     assert await look_up(with_chain) == Declined(
-        "authorization_expired_unused", FailureKind.EXPIRED, is_final=True
+        "authorization_expired_unused", FailureKind.PROCESSING_ERROR, is_final=True
     )
     assert world.asked == []
 

@@ -235,8 +235,8 @@ async def test_a_refusal_before_any_settlement_is_final(
 REFUSAL_KINDS = {
     "insufficient_funds": FailureKind.INSUFFICIENT_FUNDS,
     "invalid_exact_evm_insufficient_balance": FailureKind.INSUFFICIENT_FUNDS,
-    "invalid_exact_evm_payload_authorization_valid_before": FailureKind.EXPIRED,
-    "invalid_exact_evm_payload_authorization_valid_after": FailureKind.EXPIRED,
+    "invalid_exact_evm_payload_authorization_valid_before": FailureKind.PROCESSING_ERROR,
+    "invalid_exact_evm_payload_authorization_valid_after": FailureKind.PROCESSING_ERROR,
     "invalid_exact_evm_payload_signature": FailureKind.CONFIGURATION,
     "invalid_network": FailureKind.CONFIGURATION,
     "missing_eip712_domain": FailureKind.CONFIGURATION,
