@@ -15,8 +15,9 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final, TypeVar
 
+from services.payments.domain.breaker import BreakerState
 from services.payments.domain.model import Deferred
-from services.payments.flow.controls import ALL, BreakerState, BreakerView, Controls
+from services.payments.flow.controls import ALL, BreakerView, Controls
 from shared.clock import Clock
 from shared.contracts.priorities import Priority
 
@@ -127,7 +128,7 @@ class Flow:
     ) -> T | Deferred:
         """Make a call when its turn comes, or return why and until when it is put off.
 
-        What `make` returns is judged; what it raises passes through and counts as a failure.
+        What `make` returns is judged; what it raises passes through, and blames no gateway.
         """
         if self._is_restricted and (deferral := self.deferral(gateway, priority)) is not None:
             return deferral
@@ -137,19 +138,11 @@ class Flow:
                 return deferral
         else:
             self._take_turn(gateway, purpose)
-        observed = self._observed.setdefault(gateway, Observed())
-        observed.calls += 1
-        has_failed, retry_after = True, 0.0
         try:
             outcome = await make()
-            has_failed, retry_after = self._judge(outcome)
         finally:
-            # Taken anew: the counts may have been collected while the call was in flight.
-            if has_failed:
-                observed = self._observed.setdefault(gateway, Observed())
-                observed.failures += 1
-                observed.retry_after_seconds = max(observed.retry_after_seconds, retry_after)
             self._leave(gateway, purpose)
+        self._observe(gateway, outcome)
         return outcome
 
     def deferral(self, gateway: str, priority: Priority) -> Deferred | None:
@@ -163,8 +156,8 @@ class Flow:
         if breaker is None or breaker.state is BreakerState.CLOSED:
             return None
         if breaker.state is BreakerState.OPEN:
-            return Deferred("breaker_open", max(now, breaker.until or now))
-        if self._probes_left.get(gateway, 0) > 0:
+            return Deferred(breaker.reason or "breaker_open", max(now, breaker.until or now))
+        if self._has_probe(gateway):
             return None
         return Deferred("breaker_half_open", now + PROBE_INTERVAL)
 
@@ -187,6 +180,13 @@ class Flow:
         taken, self._observed = self._observed, {}
         return taken
 
+    def _observe(self, gateway: str, outcome: object) -> None:
+        has_failed, retry_after_seconds = self._judge(outcome)
+        observed = self._observed.setdefault(gateway, Observed())
+        observed.calls += 1
+        observed.failures += has_failed
+        observed.retry_after_seconds = max(observed.retry_after_seconds, retry_after_seconds)
+
     def _adopt(self, controls: Controls) -> None:
         before, self._controls = self._controls, controls
         self._is_restricted = bool(controls.paused) or any(
@@ -204,9 +204,18 @@ class Flow:
         if self._in_flight[purpose] >= most:
             return False
         share = controls.gateway_calls.get(gateway)
-        if share is not None and self._in_flight_of.get(gateway, 0) >= share:
+        if share is not None and (
+            self._in_flight_of.get(gateway, 0) >= share or not self._has_own_shares()
+        ):
             return False
         return self._has_token(gateway)
+
+    def _has_own_shares(self) -> bool:
+        end = self._controls.shares_end_at
+        return end is None or asyncio.get_running_loop().time() < end
+
+    def _has_probe(self, gateway: str) -> bool:
+        return self._probes_left.get(gateway, 0) > 0 and self._has_own_shares()
 
     def _take_turn(self, gateway: str, purpose: Purpose) -> None:
         self._in_flight[purpose] += 1
@@ -298,7 +307,7 @@ class Flow:
         bucket = self._buckets.setdefault(gateway, _Bucket(most, now))
         bucket.tokens = min(most, bucket.tokens + (now - bucket.filled_at) * rate)
         bucket.filled_at = now
-        return bucket.tokens >= 1
+        return bucket.tokens >= 1 and self._has_own_shares()
 
     def _plan_refill(self) -> None:
         """Look again when the first bucket that somebody waits for holds a token."""

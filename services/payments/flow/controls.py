@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-
-class BreakerState(StrEnum):
-    """Whether a gateway is called at all."""
-
-    CLOSED = "closed"
-    #: It failed too often: nobody calls it.
-    OPEN = "open"
-    #: A few calls find out whether it works again.
-    HALF_OPEN = "half_open"
+from services.payments.domain.breaker import BreakerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +49,6 @@ class Controls:
     #: `all`, `gateway:<name>` or `priority:<level>`, each with the reason.
     paused: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     breakers: Mapping[str, BreakerView] = field(default_factory=lambda: _NOTHING)
+    #: Until when shares and probes are surely this process's own, by the clock of its event loop.
+    #: Later they may have been given to others, and it has none. None: for ever.
+    shares_end_at: float | None = None
