@@ -5,22 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from services.webhook import handlers
 from services.webhook.runtime import Runtime
-from shared.errors import InvalidInputError, NotFoundError, UnauthorizedError
+from shared.errors import (
+    InvalidInputError,
+    NotFoundError,
+    TooLargeError,
+    TransientError,
+    UnauthorizedError,
+)
 from shared.gateways.registry import REGISTRY
-from shared.web.routes import DirectRoute, Route, read_body
+from shared.web.routes import DirectRoute, Route, Text, read_body
 
 #: Largest notice: genuine ones have 2 kB. Checked before the body is read.
 NOTICE_BYTES_MAX: Final = 256 * 1024
 
 #: How a customer says to come back. `back` is said by gateways that have one address for all.
-RESULTS: Final = frozenset({"success", "fail", "cancel", "back"})
+Result: TypeAlias = Literal["success", "fail", "cancel", "back"]
+RESULTS: Final = frozenset(get_args(Result))
+
+#: What a notice, or a customer who comes back with one, may be refused with.
+_REFUSALS: Final = (InvalidInputError, UnauthorizedError, TooLargeError, TransientError)
 
 #: Shown when a customer is back before we know the merchant's address, or it is not ours to know.
 _BACK_PAGE: Final = """<!doctype html>
@@ -39,6 +49,11 @@ def webhook_routes(runtime: Runtime) -> list[Route | DirectRoute]:
         return b"OK"
 
     async def receive_from_anyone(request: web.Request) -> web.Response:
+        """Take a gateway's notice: 200 means that it is stored and will have its effect.
+
+        The body is the gateway's own, and so is the proof in it or beside it. Answered 503, it is
+        to be sent again.
+        """
         body = await read_body(request, NOTICE_BYTES_MAX)
         text = await receive(request.match_info["gateway"], request.headers, body)
         return web.Response(body=text, content_type="text/plain")
@@ -85,16 +100,34 @@ def webhook_routes(runtime: Runtime) -> list[Route | DirectRoute]:
             DirectRoute(f"/webhooks/{gateway}", partial(receive, gateway), NOTICE_BYTES_MAX)
             for gateway in runtime.readers
         ),
-        Route("POST", "/webhooks/{gateway}", receive_from_anyone),
+        Route("POST", "/webhooks/{gateway}", receive_from_anyone, answer=Text(), errors=_REFUSALS),
         *(
-            Route("GET", f"/webhooks/{gateway}", partial(receive_query, gateway))
+            Route(
+                "GET",
+                f"/webhooks/{gateway}",
+                partial(receive_query, gateway),
+                answer=Text(),
+                errors=_REFUSALS,
+            )
             for gateway in runtime.readers
             if REGISTRY[gateway].notices_by_get
         ),
-        Route("POST", "/return/sslcommerz/{result}", come_back_signed),
-        Route("GET", "/return/sslcommerz/{result}", come_back_signed),
-        Route("POST", "/return/{gateway}/{reference}/{result}", come_back),
-        Route("GET", "/return/{gateway}/{reference}/{result}", come_back),
+        *(
+            Route(
+                method,
+                path,
+                handler,
+                answer=Text("text/html"),
+                other_answers={HTTPStatus.SEE_OTHER: Text(None)},
+                parameters={"result": Result},
+                errors=(*_REFUSALS, NotFoundError),
+            )
+            for path, handler in (
+                ("/return/sslcommerz/{result}", come_back_signed),
+                ("/return/{gateway}/{reference}/{result}", come_back),
+            )
+            for method in ("POST", "GET")
+        ),
     ]
 
 

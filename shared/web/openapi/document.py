@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from inspect import cleandoc
@@ -81,6 +82,7 @@ def document(routes: Iterable[Any], *, title: str, version: str) -> Json:
     """
     described = [route for route in routes if isinstance(route, Route) and route.answer is not None]
     schemas = Schemas(described)
+    names = Counter(map(_operation_id, described))
     paths: dict[str, Json] = {}
     shapes: dict[str, str] = {}
     for route in described:
@@ -90,7 +92,10 @@ def document(routes: Iterable[Any], *, title: str, version: str) -> Json:
         operations = paths.setdefault(path, {})
         if route.method.lower() in operations:
             raise ValueError(f"{route.method} {path} is described twice")
-        operations[route.method.lower()] = _operation(route, schemas)
+        name = _operation_id(route)
+        if names[name] > 1:
+            name = re.sub(r"\W+", "_", f"{route.method.lower()}{path}").strip("_")
+        operations[route.method.lower()] = {"operationId": name, **_operation(route, schemas)}
     refused = {name_of(kinds): kinds for one in described for kinds in refusals(one).values()}
     return {
         "openapi": VERSION,
@@ -107,10 +112,20 @@ def document(routes: Iterable[Any], *, title: str, version: str) -> Json:
 
 
 def tag_of(route: Route) -> str:
-    """Return the name of the module that answers; of a module called `routes`, its package's."""
+    """Return the subject of a route: what the module that answers is named after."""
     names = str(_function(route).__module__).split(".")
-    name = names[-2] if names[-1] == "routes" else names[-1]
+    name = names[-2] if names[-1] == "routes" else names[-1].removesuffix("_routes")
     return name.replace("_", " ")
+
+
+def _operation_id(route: Route) -> str:
+    """Return the name of an operation; of one that several services have, with the place."""
+    function = _function(route)
+    name = f"{tag_of(route).replace(' ', '_')}.{function.__name__.strip('_')}"
+    if str(function.__module__).startswith("services."):
+        return name
+    place = route.path.removeprefix("/api").split("/")[1]
+    return name if place in name else f"{place}.{name}"
 
 
 def _function(route: Route) -> Any:
@@ -125,7 +140,6 @@ def _operation(route: Route, schemas: Schemas) -> Json:
     summary, _, description = cleandoc(function.__doc__ or "").partition("\n\n")
     tag = tag_of(route)
     operation: Json = {
-        "operationId": f"{tag.replace(' ', '_')}.{function.__name__.strip('_')}",
         "tags": [tag],
         "summary": " ".join(summary.split()).rstrip("."),
     }

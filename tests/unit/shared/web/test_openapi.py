@@ -144,6 +144,13 @@ def test_an_operation_is_named_by_its_module_and_function_and_told_by_its_docstr
     assert operation["description"] == "It is `red`, mostly."
 
 
+def test_operations_that_one_function_answers_are_named_by_their_paths() -> None:
+    made = described(LIST, Route("GET", "/api/things/{thing_id}", list_, answer=str))
+
+    names = [each["operationId"] for methods in made["paths"].values() for each in methods.values()]
+    assert names == ["get_api_things", "get_api_things_thingId"]
+
+
 def test_a_write_takes_an_idempotency_key_and_names_its_scope() -> None:
     made = described(CREATE, LIST, DELETE)
     write, list_of = made["paths"]["/api/things"]["post"], made["paths"]["/api/things"]["get"]
