@@ -3,7 +3,8 @@
 SluiceError
 ├── TransientError            the same call may succeed later: redeliver, answer 503
 │   ├── DatabaseUnavailableError
-│   └── RedisUnavailableError
+│   ├── RedisUnavailableError
+│   └── NotAcceptingError     an operator lets nothing new in
 └── PermanentError            repeating cannot help: dead letter, answer 4xx
     ├── InvalidInputError     a field has a wrong value (400)
     ├── UnauthorizedError     no valid API key (401)
@@ -63,6 +64,12 @@ class GatewayUnavailableError(TransientError):
     """A payment gateway did not answer, or gave an answer that says nothing."""
 
     code = "gateway_unavailable"
+
+
+class NotAcceptingError(TransientError):
+    """An operator lets nothing new in for the time being; the message is the operator's reason."""
+
+    code = "not_accepting"
 
 
 class PermanentError(SluiceError):

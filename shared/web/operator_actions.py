@@ -35,6 +35,30 @@ class OperatorAction:
     after: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """Who asks for an action and why, and the id under which it is recorded."""
+
+    action_id: str
+    actor: str
+    reason: str
+
+    def carried_out(
+        self, action: str, target: str, *, at: datetime, before: Any = None, after: Any = None
+    ) -> OperatorAction:
+        """Return what to record of it."""
+        return OperatorAction(
+            id=self.action_id,
+            at=at,
+            actor=self.actor,
+            action=action,
+            target=target,
+            reason=self.reason,
+            before=before,
+            after=after,
+        )
+
+
 _RECORD: Final = """
     INSERT INTO operator_action (id, at, actor, action, target, reason, before, after)
     VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8::jsonb)

@@ -34,6 +34,10 @@ _AWAITING_START: Final = frozenset(
     }
 )
 
+#: Why a payment is on hold that an operator held. Only an operator releases it; the gateway is then
+#: asked anew, so what it says until then need not be kept.
+HELD_BY_OPERATOR: Final = "held_by_operator"
+
 #: Longest reason that is kept.
 _REASON_LENGTH_MAX: Final = 300
 
@@ -147,6 +151,8 @@ def settle(
 
 
 def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
+    if payment.state is PaymentState.ON_HOLD and payment.reason == HELD_BY_OPERATOR:
+        return None
     # A charge with another name at the gateway than the one we know is another charge.
     is_other = payment.gateway_payment_id not in {None, verdict.gateway_payment_id}
     is_surplus = verdict.is_repeated or is_other

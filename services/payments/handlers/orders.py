@@ -26,6 +26,7 @@ from services.payments.runtime import (
 from services.payments.store import attempts as attempt_store
 from services.payments.store import payments as payment_store
 from services.payments.store.attempts import StoredOrder
+from services.payments.store.controls import NEW_PAYMENTS
 from services.payments.store.payments import PaymentView
 from shared.contracts.base import Message
 from shared.contracts.priorities import priority_of
@@ -34,6 +35,7 @@ from shared.errors import (
     GatewayRefusedError,
     GatewayUnavailableError,
     InvalidInputError,
+    NotAcceptingError,
     NotFoundError,
     SpendingLimitError,
 )
@@ -61,6 +63,9 @@ from shared.money import Money
 #: was open is closed.
 NOT_ATTEMPTED: Final = Pending("not_attempted")
 
+
+#: When a caller who comes during a drain may come again; nobody knows how long it lasts.
+DRAIN_RETRY_AFTER_SECONDS: Final = 60
 
 #: States in which nothing is begun anew: it has ended, or a notice says that there is money.
 _BEYOND_START: Final = RESTING | {PaymentState.PROCESSING}
@@ -90,6 +95,7 @@ async def create_payment(runtime: Runtime, payment_id: str, purchase: Purchase) 
         SpendingLimitError: the wallet must not spend as much.
         GatewayRefusedError: the gateway would not begin; the payment has failed.
         GatewayUnavailableError: the gateway did not say; the request may be repeated.
+        NotAcceptingError: an operator lets nothing new in.
     """
     gateway = runtime.gateways.get(purchase.gateway)
     if gateway is None:
@@ -159,6 +165,7 @@ async def _record_order(
     )
     async with runtime.core.database.transaction() as connection:
         if await payment_store.insert_payment(connection, new, order.reference):
+            _require_open(runtime)
             payment = await payment_store.lock_payment(connection, payment_id)
             await payment_store.insert_history(connection, payment, "created", now)
             return await _record_attempt(
@@ -167,6 +174,14 @@ async def _record_order(
         last = await attempt_store.find_last_attempt(connection, payment_id)
     assert last is not None, "a payment is committed with its first attempt"
     return await _resume(runtime, last, purchase.gateway)
+
+
+def _require_open(runtime: Runtime) -> None:
+    """Refuse what is new during a drain; what was begun before is carried on."""
+    if (reason := runtime.flow.controls.paused.get(NEW_PAYMENTS)) is not None:
+        raise NotAcceptingError(
+            f"no new payments are accepted: {reason}", retry_after_seconds=DRAIN_RETRY_AFTER_SECONDS
+        )
 
 
 async def _record_attempt(

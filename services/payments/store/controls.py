@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -134,3 +134,47 @@ _END_CONTROL: Final = "DELETE FROM control WHERE key = $1"
 async def end_control(connection: Connection, key: str) -> None:
     """Let a decision hold no longer; one that does not hold is no error."""
     await connection.execute(_END_CONTROL, key)
+
+
+# Only the states that are in an index: what is at rest has no part in it.
+_COUNT_IN_HAND: Final = """
+    SELECT state, count(*) AS payments
+      FROM payment
+     WHERE state IN ('created', 'pending', 'processing', 'unknown', 'retry_scheduled')
+       AND state <> 'succeeded'
+     GROUP BY state
+"""
+
+
+async def count_in_hand(connection: Connection) -> dict[str, int]:
+    """Return how many payments are not at rest, by state."""
+    records = await connection.fetch(_COUNT_IN_HAND)
+    return {record["state"]: record["payments"] for record in records}
+
+
+_COUNT_UNCONFIRMED: Final = "SELECT count(*) FROM outbox WHERE id > 0"
+
+
+async def count_unconfirmed(connection: Connection) -> int:
+    """Return how many messages of this service no receiver has confirmed yet."""
+    count: int = await connection.fetchval(_COUNT_UNCONFIRMED)
+    return count
+
+
+_COUNT_DUE: Final = """
+    SELECT count(*)
+      FROM (SELECT
+              FROM payment
+             WHERE gateway = ANY($1::text[])
+               AND next_check_at <= $2
+             LIMIT $3) AS due
+"""
+
+#: Due payments are counted up to here: more is a long queue all the same.
+DUE_COUNTED_MAX: Final = 100_000
+
+
+async def count_due(connection: Connection, gateways: Sequence[str], now: datetime) -> int:
+    """Return how many payments wait for a look that is due, `DUE_COUNTED_MAX` at most."""
+    count: int = await connection.fetchval(_COUNT_DUE, gateways, now, DUE_COUNTED_MAX)
+    return count
