@@ -38,7 +38,9 @@ TRANSITIONS: Final[Mapping[PaymentState, frozenset[PaymentState]]] = MappingProx
         # Money that was taken can only go back, and what went back may bounce.
         _S.SUCCEEDED: frozenset({_S.PARTIALLY_REFUNDED, _S.REFUNDED, _S.DISPUTED}),
         _S.PARTIALLY_REFUNDED: frozenset({_S.SUCCEEDED, _S.REFUNDED, _S.DISPUTED}),
-        _S.REFUNDED: frozenset({_S.SUCCEEDED, _S.PARTIALLY_REFUNDED, _S.DISPUTED}),
+        _S.REFUNDED: frozenset(
+            {_S.SUCCEEDED, _S.PARTIALLY_REFUNDED, _S.DISPUTED, _S.ON_HOLD}  # Held money, bounced.
+        ),
         _S.DISPUTED: frozenset({_S.SUCCEEDED, _S.PARTIALLY_REFUNDED, _S.REFUNDED}),
     }
 )

@@ -56,7 +56,8 @@ CREATE TRIGGER payment_transition AFTER UPDATE OF state ON payment
         WHEN 'cancelled' THEN NEW.state IN ('succeeded', 'on_hold')
         WHEN 'succeeded' THEN NEW.state IN ('partially_refunded', 'refunded', 'disputed')
         WHEN 'partially_refunded' THEN NEW.state IN ('succeeded', 'refunded', 'disputed')
-        WHEN 'refunded' THEN NEW.state IN ('succeeded', 'partially_refunded', 'disputed')
+        WHEN 'refunded' THEN NEW.state IN (
+            'succeeded', 'partially_refunded', 'disputed', 'on_hold')
         WHEN 'disputed' THEN NEW.state IN ('succeeded', 'partially_refunded', 'refunded')
         ELSE false
     END)

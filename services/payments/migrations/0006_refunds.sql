@@ -117,8 +117,10 @@ BEGIN
        SET refund_reserved = refund_reserved + NEW.amount
      WHERE id = NEW.payment_id
        AND currency = NEW.currency
+       AND gateway_payment_id IS NOT NULL
        AND (state IN ('succeeded', 'partially_refunded')
-            OR (state = 'on_hold' AND reason = 'gateway_says_risky' AND amount = NEW.amount))
+            OR (state = 'on_hold' AND reason IN ('gateway_says_risky', 'late_success')
+                AND amount = NEW.amount))
        AND NOT EXISTS (SELECT FROM dispute
                         WHERE dispute.payment_id = NEW.payment_id
                           AND dispute.state IN ('opened', 'lost'));
