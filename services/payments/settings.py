@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
+from pydantic.alias_generators import to_camel
 
 from shared.gateways.registration import GatewayKeys
-from shared.gateways.registry import GatewaySettings, no_gateway_is_on
+from shared.gateways.registry import REGISTRY, GatewaySettings, no_gateway_is_on
+
+
+class GatewayLimitSettings(BaseModel):
+    """What all processes together may do at one gateway; no limit where it says nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+
+    #: Calls in flight at once.
+    concurrency: int | None = Field(default=None, ge=1, le=10_000)
+    calls_per_second: float | None = Field(default=None, gt=0, le=10_000, allow_inf_nan=False)
 
 
 class PaymentsSettings(GatewaySettings):
@@ -36,9 +47,39 @@ class PaymentsSettings(GatewaySettings):
     #: Per cent of the turns that go to the lower priorities while they wait.
     minimum_share: int = Field(default=5, ge=1, le=50, alias="PAYMENT_MINIMUM_SHARE")
 
+    #: What all processes together may do at one gateway, as JSON by its name; the calls that move
+    #: money and those that only ask count alike.
+    gateway_limits: Mapping[str, GatewayLimitSettings] = Field(
+        default_factory=dict, alias="GATEWAY_LIMITS"
+    )
+    #: The breaker of a gateway opens when more than half of its calls in the window fail, and there
+    #: were enough of them.
+    breaker_window: timedelta = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(seconds=1),
+        le=timedelta(minutes=10),
+        alias="BREAKER_WINDOW",
+    )
+    breaker_minimum_calls: int = Field(default=10, ge=1, alias="BREAKER_MINIMUM_CALLS")
+    breaker_open_for: timedelta = Field(
+        default=timedelta(seconds=60), ge=timedelta(seconds=1), alias="BREAKER_OPEN_FOR"
+    )
+    #: Calls of the whole fleet that then find out whether it works again; the majority decides.
+    breaker_probes: int = Field(default=5, ge=1, le=100, alias="BREAKER_PROBES")
+
     @field_validator("gateways")
     @classmethod
     def _has_a_gateway(cls, gateways: Mapping[str, GatewayKeys]) -> Mapping[str, GatewayKeys]:
         if not gateways:
             raise ValueError(no_gateway_is_on())
         return gateways
+
+    @field_validator("gateway_limits")
+    @classmethod
+    def _limits_known_gateways(
+        cls, limits: Mapping[str, GatewayLimitSettings]
+    ) -> Mapping[str, GatewayLimitSettings]:
+        if unknown := sorted(limits.keys() - REGISTRY.keys()):
+            known = ", ".join(REGISTRY)
+            raise ValueError(f"no gateway is called {', '.join(unknown)}; there are {known}")
+        return limits

@@ -97,7 +97,8 @@ def advanced(breaker: Breaker, seen: CallCounts, policy: BreakerPolicy, now: dat
 
     Args:
         breaker: As last stored.
-        seen: Calls within the window that ended after the breaker came into its state.
+        seen: Calls within the window. Those before the present state say nothing about it and are
+            not among them.
         policy: How sensitive it is.
         now: The present moment.
     """
@@ -144,12 +145,6 @@ def held(breaker: Breaker, seconds: float, now: datetime) -> Breaker:
     if breaker.held_until is not None and breaker.held_until >= until:
         return breaker
     return replace(breaker, held_until=until)
-
-
-def window_begins_at(breaker: Breaker, policy: BreakerPolicy, now: datetime) -> datetime:
-    """Return from when on calls count: those before the present state say nothing about it."""
-    begin = now - policy.window
-    return begin if breaker.since is None else max(begin, breaker.since)
 
 
 def hand_out_probes(

@@ -25,7 +25,6 @@ from services.payments.domain.breaker import (
     hand_out_probes,
     held,
     probed,
-    window_begins_at,
 )
 from tests.support.clocks import START
 
@@ -139,14 +138,6 @@ def test_probes_that_nobody_made_are_handed_out_again() -> None:
     assert renewed.probe_round == breaker.probe_round + 1
     assert renewed.probes_handed_out == 0
     assert renewed.probes == CallCounts(2)
-
-
-def test_calls_before_a_state_say_nothing_about_it() -> None:
-    closed = replace(CLOSED, since=START)
-
-    assert window_begins_at(closed, POLICY, START + timedelta(seconds=5)) == START
-    assert window_begins_at(closed, POLICY, START + timedelta(hours=1)) > START
-    assert window_begins_at(CLOSED, POLICY, START) == START - POLICY.window
 
 
 @pytest.mark.parametrize("breaker", [CLOSED, opened(), half_opened()], ids=lambda b: b.state)
