@@ -26,12 +26,15 @@ from deploy.local.composition import stop_at_end_of_input
 from deploy.local.services import PATH_PREFIXES
 from shared import metrics, process
 from shared.clock import system_clock
+from shared.errors import TransientError
 from shared.process import Part
 from shared.settings import ServiceSettings, load
 from shared.web.application import build_application
 from shared.web.errors import envelope
 from shared.web.health import CHECK_TIMEOUT_SECONDS
 from shared.web.keys import Keyring
+from shared.web.openapi.joining import joined
+from shared.web.openapi.routes import document_routes
 from shared.web.rate_limits import RateLimit
 from shared.web.routes import Route, json_response
 
@@ -134,11 +137,16 @@ async def front_door_part(
             for prefix, url in upstreams.items()
             for path in _paths_below(prefix)
         ]
+        answering = set(upstreams.values())
+        services = {
+            name.removesuffix("-http"): url for name, url in processes.items() if url in answering
+        }
         routes += [
             Route("GET", "/health", partial(_health, session, processes)),
             Route("GET", "/livez", _well),
             Route("GET", "/readyz", _well),
             Route("GET", "/metrics", _metrics),
+            *document_routes(partial(_read_document, session, services)),
         ]
         yield Part("front-door", routes=routes)
 
@@ -250,6 +258,32 @@ async def _ask_health(session: aiohttp.ClientSession, url: str) -> dict[str, Any
     except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError):
         return {"problems": ["does not answer"]}
     return report if isinstance(report, dict) else {"problems": ["answers nonsense"]}
+
+
+async def _read_document(
+    session: aiohttp.ClientSession, services: Mapping[str, str]
+) -> dict[str, Any]:
+    """Ask every service to describe itself.
+
+    Raises:
+        TransientError: one does not answer; half a description would look like a whole one.
+    """
+    try:
+        documents = await asyncio.gather(
+            *(_ask_document(session, url) for url in services.values())
+        )
+    except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError) as error:
+        raise TransientError("a service does not describe itself") from error
+    return joined(dict(zip(services, documents, strict=True)))
+
+
+async def _ask_document(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+    timeout = aiohttp.ClientTimeout(total=CHECK_TIMEOUT_SECONDS + 1)
+    async with session.get(
+        f"{url}/openapi.json", timeout=timeout, raise_for_status=True
+    ) as response:
+        document: dict[str, Any] = orjson.loads(await response.read())
+        return document
 
 
 def _common(name: str, reports: Sequence[Mapping[str, Any]]) -> str:

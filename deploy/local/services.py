@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 #: itself and all below it. No two services share a path.
 PATH_PREFIXES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     {
-        "webhook": ("/webhooks/", "/return/"),
-        "payments": ("/api/payments", "/api/operations"),
+        "webhook": ("/webhooks/", "/return/", "/api/webhooks"),
+        "payments": (
+            *("/api/payments", "/api/operations", "/api/gateways"),
+            *("/api/refunds", "/api/disputes", "/api/ledger"),
+        ),
         "enrollment": ("/api/enrollments",),
         "simulator": (
             *("/gwprocess/", "/validator/", "/EasyCheckOut/", "/simulator"),

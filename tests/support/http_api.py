@@ -130,6 +130,15 @@ async def serving(
         keyring=keyring or keyring_of_tests(),
         rate_limit=RateLimit(rate),
     )
+    async with serving_application(application, all_routes) as api:
+        yield api
+
+
+@asynccontextmanager
+async def serving_application(
+    application: web.Application, routes: Sequence[Any] = ()
+) -> AsyncIterator[Api]:
+    """Serve an application; its answers are held to what `routes` say of them."""
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     listener = Listener(runner)
@@ -137,6 +146,6 @@ async def serving(
         await listener.start("127.0.0.1", 0)
         async with aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{listener.port}"
-            yield Api(url, session, Description(all_routes))
+            yield Api(url, session, Description(routes))
     finally:
         await listener.close(0.1)

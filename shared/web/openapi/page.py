@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Final
@@ -133,7 +134,8 @@ def _command(document: Json, method: str, path: str, operation: Json) -> str:
     if "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         lines.append("-H 'Content-Type: application/json'")
-        lines.append(f"-d '{json.dumps(example_of(document, schema), ensure_ascii=False)}'")
+        example = json.dumps(example_of(document, schema), ensure_ascii=False)
+        lines.append(f"-d {shlex.quote(example)}")
     return " \\\n  ".join(lines)
 
 
