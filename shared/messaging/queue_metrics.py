@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import orjson
@@ -38,13 +38,38 @@ async def measure_queues(client: redis.asyncio.Redis, queues: Iterable[str]) -> 
         except UNAVAILABLE as error:
             log.warning("queues_not_measured", error=type(error).__name__)
             return
-        ready = _count(ready_ids) * (length / len(ready_ids) if ready_ids else 1)
+        ready = _ready(length, ready_ids)
         gauge = metrics.QUEUE_MESSAGES
-        gauge.labels(queue, "ready").set(round(ready))
-        gauge.labels(queue, "in_flight").set(max(0, _count(all_ids) - round(ready)))
+        gauge.labels(queue, "ready").set(ready)
+        gauge.labels(queue, "in_flight").set(max(0, _count(all_ids) - ready))
         gauge.labels(queue, "delayed").set(delayed)
         gauge.labels(queue, "dead").set(dead)
         metrics.QUEUE_OLDEST_AGE.labels(queue).set(_age_seconds(oldest))
+
+
+async def ready_messages(
+    client: redis.asyncio.Redis, queues: Sequence[str]
+) -> dict[str, int] | None:
+    """Count the messages that nobody has taken, by queue; None when Redis is away."""
+    try:
+        async with client.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                key = f"{namespace(queue_owner(queue))}:{queue}"
+                pipe.llen(key)
+                pipe.lrange(key, 0, IDS_READ_MAX - 1)
+            answers = await pipe.execute()
+    except UNAVAILABLE as error:
+        log.warning("queues_not_measured", error=type(error).__name__)
+        return None
+    return {
+        queue: _ready(length, ids)
+        for queue, length, ids in zip(queues, answers[::2], answers[1::2], strict=True)
+    }
+
+
+def _ready(length: int, first_ids: Sequence[bytes]) -> int:
+    """Return how many messages a queue holds, from the first of its ids."""
+    return round(_count(first_ids) * (length / len(first_ids) if first_ids else 1))
 
 
 def _count(ids: Iterable[bytes]) -> int:
