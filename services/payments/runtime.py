@@ -23,6 +23,7 @@ from services.payments.store import payments as payment_store
 from services.payments.store.attempts import StoredOrder
 from shared.batching import Batcher
 from shared.contracts.payments import CheckoutOpened, PaymentSucceeded
+from shared.contracts.priorities import Priority, priority_of
 from shared.errors import ConflictError
 from shared.gateways.interface import (
     ActionRequired,
@@ -40,6 +41,7 @@ from shared.messaging import outbox
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import LOAD_RATE
 from shared.metrics import bound
+from shared.money import Money
 from shared.process import Core
 
 #: Under full load, least time between two commits of results. Answers trickle in one by one, and a
@@ -95,6 +97,10 @@ class Runtime:
     spending_limits: Mapping[str, SpendingLimits]
     results: Batcher[Judgement, None]
 
+    def priority_of(self, amount: Money) -> Priority:
+        """Return how urgent a payment of this amount is."""
+        return priority_of(amount.minor_units, amount.currency, self.settings.priority_thresholds)
+
 
 @asynccontextmanager
 async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[Runtime]:
@@ -117,7 +123,7 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
                 core.clock,
                 Controls(
                     charges=settings.max_concurrent_payments,
-                    checks=settings.max_concurrent_checks,
+                    calls=settings.gateway_calls_max,
                     batch_size=settings.payment_batch_size,
                 ),
                 minimum_share=settings.minimum_share,
@@ -260,7 +266,10 @@ async def _save(core: Core, decided: Sequence[tuple[Judgement, Change]]) -> froz
         for judgement, change in decided
         if change.is_success
     }
-    async with core.database.connection() as connection:
+    # One statement as a rule, which commits by itself and saves two round trips.
+    is_several = any(change.frees_held for _, change in decided)
+    lend = core.database.transaction if is_several else core.database.connection
+    async with lend() as connection:
         saved, outgoing = await payment_store.save_and_announce(
             connection, [change for _, change in decided], announcements, core.clock()
         )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
+from typing import Annotated
+from zoneinfo import ZoneInfo
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
+from pydantic_settings import NoDecode
 
+from shared.contracts.priorities import Priority
 from shared.gateways.registration import GatewayKeys
 from shared.gateways.registry import REGISTRY, GatewaySettings, no_gateway_is_on
 
@@ -37,15 +41,16 @@ class PaymentsSettings(GatewaySettings):
         default=timedelta(seconds=30), gt=timedelta(0), alias="PAYMENT_FIRST_CHECK_AFTER"
     )
 
-    #: Calls that move money, in flight at once in one process.
+    #: Calls that move money, in flight at once in one process. Those that only ask are bounded by
+    #: GATEWAY_CALLS_MAX: they cost the gateway little, and a customer waits for their answers.
     max_concurrent_payments: int = Field(default=10, ge=1, alias="MAX_CONCURRENT_PAYMENTS")
-    #: Calls that only ask a gateway, in flight at once in one process. They cost it little and us
-    #: nothing, and a confirmation is what a customer waits for.
-    max_concurrent_checks: int = Field(default=512, ge=1, alias="MAX_CONCURRENT_CHECKS")
     #: Payments that are taken up together.
     payment_batch_size: int = Field(default=50, ge=1, le=1_000, alias="PAYMENT_BATCH_SIZE")
     #: Per cent of the turns that go to the lower priorities while they wait.
     minimum_share: int = Field(default=5, ge=1, le=50, alias="PAYMENT_MINIMUM_SHARE")
+
+    #: Where the operator's clock hangs: schedules of profiles are by its wall time.
+    operator_time_zone: str = Field(default="UTC", alias="OPERATOR_TIME_ZONE")
 
     #: What all processes together may do at one gateway, as JSON by its name; the calls that move
     #: money and those that only ask count alike.
@@ -67,6 +72,18 @@ class PaymentsSettings(GatewaySettings):
     #: Calls of the whole fleet that then find out whether it works again; the majority decides.
     breaker_probes: int = Field(default=5, ge=1, le=100, alias="BREAKER_PROBES")
 
+    #: The priorities whose notices a worker takes, separated by commas; all of them when empty.
+    payments_priorities: Annotated[frozenset[Priority], NoDecode] = Field(
+        default=frozenset(Priority), alias="PAYMENTS_PRIORITIES"
+    )
+
+    @field_validator("payments_priorities", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return frozenset(part.strip() for part in value.split(",")) if value else [*Priority]
+
     @field_validator("gateways")
     @classmethod
     def _has_a_gateway(cls, gateways: Mapping[str, GatewayKeys]) -> Mapping[str, GatewayKeys]:
@@ -83,3 +100,21 @@ class PaymentsSettings(GatewaySettings):
             known = ", ".join(REGISTRY)
             raise ValueError(f"no gateway is called {', '.join(unknown)}; there are {known}")
         return limits
+
+    @field_validator("operator_time_zone")
+    @classmethod
+    def _is_a_time_zone(cls, name: str) -> str:
+        try:
+            _time_zone(name)
+        except (KeyError, ValueError, OSError):  # Not found, no path at all, or a directory.
+            raise ValueError("must be a time zone of this machine, like Africa/Douala") from None
+        return name
+
+    def time_zone(self) -> tzinfo:
+        """Return the operator's time zone."""
+        return _time_zone(self.operator_time_zone)
+
+
+def _time_zone(name: str) -> tzinfo:
+    # The default works also where the machine has no time zones at all.
+    return UTC if name == "UTC" else ZoneInfo(name)

@@ -12,6 +12,7 @@ from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
 from services.payments.store.tables import PARTITIONED_TABLES
 from shared import partitions
+from shared.contracts.priorities import Priority
 from shared.contracts.webhook import NoticeReceived
 from shared.messaging.consumption import consume
 from shared.process import Part, open_core
@@ -32,6 +33,9 @@ async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             settings.redis_address(),
             handlers={NoticeReceived: partial(notices.check_notices, runtime)},
             priorities=PRIORITIES,
+            left_out=frozenset(
+                f"payments.{level}" for level in set(Priority) - settings.payments_priorities
+            ),
             tasks=[
                 partial(reconciler.reconcile, runtime),
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),

@@ -27,7 +27,9 @@ MIGRATIONS: Final = (
 async def http_part(settings: WebhookSettings) -> AsyncIterator[Part]:
     """Open the HTTP side. Redis may be away: what is stored is published later."""
     async with open_core(settings, "webhook", settings.database_url) as core:
-        runtime = make_runtime(core, notice_readers(settings, core.clock))
+        runtime = make_runtime(
+            core, notice_readers(settings, core.clock), settings.priority_thresholds
+        )
         yield Part(
             name="webhook-http",
             routes=webhook_routes(runtime),

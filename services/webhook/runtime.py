@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from services.webhook import metrics, store
 from services.webhook.store import InboundEvent
 from shared.batching import Batcher
+from shared.contracts.priorities import THRESHOLDS, Thresholds
 from shared.gateways.interface import NoticeReader
 from shared.process import Core
 
@@ -21,7 +22,11 @@ class Runtime:
     inbox: Batcher[InboundEvent, None]
 
 
-def make_runtime(core: Core, readers: Mapping[str, NoticeReader]) -> Runtime:
+def make_runtime(
+    core: Core,
+    readers: Mapping[str, NoticeReader],
+    thresholds: Mapping[str, Thresholds] = THRESHOLDS,
+) -> Runtime:
     """Put together what handlers need."""
 
     async def commit(events: Sequence[InboundEvent]) -> Sequence[None]:
@@ -31,7 +36,7 @@ def make_runtime(core: Core, readers: Mapping[str, NoticeReader]) -> Runtime:
             for event in events
         }
         async with core.database.connection() as connection:
-            outgoing = await store.insert_events(connection, list(different.values()))
+            outgoing = await store.insert_events(connection, list(different.values()), thresholds)
         core.publisher.publish(outgoing)
         metrics.RECEIVED.labels("new").inc(len(outgoing))
         metrics.RECEIVED.labels("duplicate").inc(len(events) - len(outgoing))

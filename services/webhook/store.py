@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Final, Literal, NamedTuple
 
 import orjson
 
+from shared.contracts.priorities import THRESHOLDS, Thresholds
 from shared.contracts.subscriptions import DISPUTES_QUEUE, notice_queue
 from shared.contracts.webhook import DisputeNoticed, NoticeReceived
 from shared.database import Connection
@@ -66,7 +67,11 @@ def _event_identity(event: InboundEvent) -> tuple[str, str, date]:
     return event.gateway, event.notice.event_key, event.notice.event_day
 
 
-async def insert_events(connection: Connection, events: Sequence[InboundEvent]) -> list[Outgoing]:
+async def insert_events(
+    connection: Connection,
+    events: Sequence[InboundEvent],
+    thresholds: Mapping[str, Thresholds] = THRESHOLDS,
+) -> list[Outgoing]:
     """Store events with their messages; those already stored are left out of the answer.
 
     The events must differ from one another in gateway, key and day. They are stored in the order of
@@ -75,7 +80,7 @@ async def insert_events(connection: Connection, events: Sequence[InboundEvent]) 
     rows = []
     for event in sorted(events, key=_event_identity):
         notice = event.notice
-        queue, message_name = _way_of(notice)
+        queue, message_name = _way_of(notice, thresholds)
         rows.append(
             (
                 event.gateway,
@@ -97,11 +102,12 @@ async def insert_events(connection: Connection, events: Sequence[InboundEvent]) 
     return [Outgoing(*record) for record in records]
 
 
-def _way_of(notice: Notice) -> tuple[str, str]:
+def _way_of(notice: Notice, thresholds: Mapping[str, Thresholds]) -> tuple[str, str]:
     """Return the queue and the name of the message that a notice becomes."""
     if notice.claim == "dispute":
         return DISPUTES_QUEUE, DisputeNoticed.name
-    return notice_queue(notice.amount.minor_units, notice.amount.currency), NoticeReceived.name
+    amount = notice.amount
+    return notice_queue(amount.minor_units, amount.currency, thresholds), NoticeReceived.name
 
 
 def encode_message(event: InboundEvent) -> str:

@@ -20,7 +20,7 @@ from shared.contracts.payments import (
     PaymentRefunded,
     PaymentSucceeded,
 )
-from shared.contracts.priorities import Priority, priority_of
+from shared.contracts.priorities import THRESHOLDS, Priority, Thresholds, priority_of
 from shared.contracts.webhook import NoticeReceived
 
 
@@ -43,10 +43,15 @@ _NOTICE_QUEUES: Final = {level: f"payments.{level}" for level in Priority}
 #: Disputes are rare and none is urgent: one queue, whatever they are about.
 DISPUTES_QUEUE: Final = "payments.disputes"
 
+#: Whatever may take an enrollment away, or give it back.
+REVOCATIONS_QUEUE: Final = "enrollment.revocations"
 
-def notice_queue(amount: int, currency: str) -> str:
+
+def notice_queue(
+    amount: int, currency: str, thresholds: Mapping[str, Thresholds] = THRESHOLDS
+) -> str:
     """Return the queue of a notice that claims an amount in minor units."""
-    return _NOTICE_QUEUES[priority_of(amount, currency)]
+    return _NOTICE_QUEUES[priority_of(amount, currency, thresholds)]
 
 
 def _by_amount(message: NoticeReceived) -> str:
@@ -58,10 +63,10 @@ SUBSCRIPTIONS: Final[Mapping[type[Message], tuple[Subscription, ...]]] = Mapping
         NoticeReceived: (Subscription("payments", tuple(_NOTICE_QUEUES.values()), _by_amount),),
         CheckoutOpened: (_to("webhook", "webhook.checkouts"),),
         PaymentSucceeded: (_to("enrollment", "enrollment.grants"),),
-        PaymentRefunded: (),
+        PaymentRefunded: (_to("enrollment", REVOCATIONS_QUEUE),),
+        DisputeWon: (_to("enrollment", REVOCATIONS_QUEUE),),
+        DisputeLost: (_to("enrollment", REVOCATIONS_QUEUE),),
         DisputeOpened: (),
-        DisputeWon: (),
-        DisputeLost: (),
     }
 )
 

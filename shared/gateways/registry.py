@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from shared.clock import Clock
+from shared.contracts.priorities import THRESHOLDS, Thresholds, read_thresholds
 from shared.gateways.campay.keys import REGISTRATION as CAMPAY
 from shared.gateways.fapshi.keys import REGISTRATION as FAPSHI
 from shared.gateways.interface import NoticeReader, PaymentGateway
@@ -60,10 +61,21 @@ class GatewaySettings(ServiceSettings):
     gateways: Annotated[Mapping[str, GatewayKeys], NoDecode] = Field(
         default_factory=keys_in_environment, validate_default=True, repr=False
     )
+    #: Where the levels of urgency begin; a currency that is named replaces the one built in.
+    priority_thresholds: Annotated[Mapping[str, Thresholds], NoDecode] = Field(
+        default_factory=lambda: THRESHOLDS, alias="PAYMENT_PRIORITY_THRESHOLDS"
+    )
     gateway_timeout_seconds: float = Field(default=15, gt=0, alias="GATEWAY_TIMEOUT_SECONDS")
 
     #: Calls to one gateway that one process has in flight at most.
     gateway_calls_max: int = Field(default=256, ge=1, le=1_000, alias="GATEWAY_CALLS_MAX")
+
+    @field_validator("priority_thresholds", mode="before")
+    @classmethod
+    def _read_thresholds(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return {**THRESHOLDS, **(read_thresholds(value) if value else {})}
 
 
 def clients(settings: GatewaySettings, clock: Clock) -> dict[str, PaymentGateway]:

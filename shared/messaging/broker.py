@@ -7,12 +7,11 @@ that last 39 days.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
 from collections import deque
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import dramatiq
 import orjson
@@ -24,6 +23,7 @@ from dramatiq.encoder import Encoder
 from dramatiq.errors import ConnectionClosed, DecodeError
 from dramatiq.middleware import Retries, ShutdownNotifications, TimeLimit
 
+from shared.messaging.doors import Door
 from shared.messaging.publisher import namespace
 from shared.messaging.redis_client import BLOCK_SECONDS, consumer_client
 
@@ -35,11 +35,10 @@ HEARTBEAT_TIMEOUT_MS: Final = 30_000
 #: Commands in a million that look for dead workers. High, because Redis is ours alone.
 MAINTENANCE_CHANCE: Final = 100_000
 
-#: An actor only admits a batch; past this the batch comes again.
+#: An actor only hands a batch over; past this the batch comes again.
 TIME_LIMIT_MS: Final = 60_000
-ADMISSION_TIMEOUT_SECONDS: Final = 50.0
 
-#: Redelivery by Dramatiq itself, for a batch that could not be admitted: 2, 4, 8, 16, 32 s.
+#: Redelivery by Dramatiq itself, for a batch that could not be handed over: 2, 4, 8, 16, 32 s.
 RETRIES_MAX: Final = 5
 BACKOFF_MIN_MS: Final = 2_000
 BACKOFF_MAX_MS: Final = 32_000
@@ -90,6 +89,8 @@ class SluiceBroker(RedisBroker):
         self.url = url
         #: Ids of messages that are done, by queue, of which Redis has not been told yet.
         self.acked: dict[str, deque[str]] = {}
+        #: Where each queue's messages go; a queue of Dramatiq's own making has none.
+        self.doors: dict[str, Door] = {}
         #: When any consumer last heard from Redis, on the monotonic clock.
         self.heard_at = time.monotonic()
 
@@ -129,6 +130,7 @@ class _WakefulConsumer(_RedisConsumer):
         self._acks_key = f"{broker.namespace}:__acks__.{broker.broker_id}.{queue_name}"
         self._acked = broker.acked.setdefault(queue_name, deque())
         self._room = threading.Event()
+        self._door = broker.doors.get(queue_name)
         #: The last fetch took all there was, so the next one would find nothing.
         self._is_drained = False
 
@@ -167,6 +169,9 @@ class _WakefulConsumer(_RedisConsumer):
             if room <= 0:
                 self._room.wait(BLOCK_SECONDS)
                 return None
+            if self._door is not None and not self._door.is_open:
+                self._wait_for_door(self._door)
+                return None
             if self._is_drained:
                 self._wait_and_fetch(room)
             else:
@@ -178,6 +183,16 @@ class _WakefulConsumer(_RedisConsumer):
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
         return None
+
+    def _wait_for_door(self, door: Door) -> None:
+        """Wait until the event loop has room; meanwhile show Redis that this worker lives."""
+        if not door.wait(BLOCK_SECONDS):
+            self._tell_acked()
+            self.broker.client.zadd(
+                f"{self.broker.namespace}:__heartbeats__",
+                {self.broker.broker_id: int(time.time() * 1000)},
+            )
+            self.broker.heard_at = time.monotonic()
 
     def _wait_and_fetch(self, room: int) -> None:
         """Wait for the queue and fetch in one round trip: a wake-up of two threads is saved.
@@ -266,51 +281,22 @@ class _WakefulConsumer(_RedisConsumer):
                 self.broker.do_nack(self.queue_name, message_id)
 
 
-class Intake(Protocol):
-    """Takes what an actor receives. Lives on the event loop."""
+def declare_actor(broker: SluiceBroker, door: Door, *, queue: str, priority: int) -> None:
+    """Declare the one actor of a queue: it hands its arguments through the door, and is done.
 
-    @property
-    def has_room(self) -> bool:
-        """Whether more can be taken; read from any thread."""
-
-    async def room(self) -> None:
-        """Wait until there is room."""
-
-    def accept(self, queue: str, arguments: dict[str, Any]) -> None:
-        """Take a message's arguments; what becomes of them is not the actor's concern."""
-
-
-def declare_actor(
-    broker: dramatiq.Broker,
-    loop: asyncio.AbstractEventLoop,
-    intake: Intake,
-    *,
-    queue: str,
-    priority: int,
-) -> None:
-    """Declare the one actor of a queue: it hands its arguments to the event loop.
-
-    It holds its thread only while the intake is full; then Dramatiq's own prefetch fills up, and
-    the rest waits in Redis for whoever has room.
+    What the event loop has no room for is not fetched.
 
     Args:
         broker: The broker of the service that owns the queue.
-        loop: Where the service's pool, clients and pipelines live.
-        intake: Who takes the arguments.
+        door: To where the service's pool, clients and pipelines live.
         queue: Name of the queue and of its actor.
         priority: 0 goes first among the messages one worker has fetched.
     """
 
     def actor(**arguments: Any) -> None:
-        if not intake.has_room:
-            waiting = asyncio.run_coroutine_threadsafe(intake.room(), loop)
-            try:
-                waiting.result(timeout=ADMISSION_TIMEOUT_SECONDS)
-            except TimeoutError:
-                waiting.cancel()
-                raise
-        loop.call_soon_threadsafe(intake.accept, queue, arguments)
+        door.hand_over(arguments)
 
+    broker.doors[queue] = door
     dramatiq.actor(
         actor_name=queue,
         queue_name=queue,

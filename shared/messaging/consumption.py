@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -16,6 +16,7 @@ from shared.contracts.subscriptions import SENDERS, queues_of, receipts_queue
 from shared.errors import DatabaseUnavailableError
 from shared.messaging import outbox, relay
 from shared.messaging.broker import SluiceBroker, declare_actor
+from shared.messaging.doors import Door
 from shared.messaging.receiver import CAPACITY, Handler, Receiver
 from shared.messaging.worker import THREADS, QueueWorker
 from shared.process import Core, Part
@@ -38,6 +39,7 @@ async def consume(
     priorities: Mapping[str, int],
     tasks: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     capacity: int = CAPACITY,
+    left_out: Collection[str] = (),
 ) -> AsyncIterator[Part]:
     """Consume the service's queues until the context ends.
 
@@ -47,7 +49,8 @@ async def consume(
         handlers: What to do with each kind of message.
         priorities: Each queue but the receipts with its rank; 0 goes first.
         tasks: Loops that run beside the relay.
-        capacity: Messages held at a time.
+        capacity: Messages of each queue held at a time.
+        left_out: Queues of the service that this worker leaves to others.
 
     Raises:
         redis.RedisError: Redis does not answer at boot.
@@ -57,20 +60,17 @@ async def consume(
     broker = SluiceBroker(redis_url, core.service, connections_max=THREADS + 2 * len(queues) + 20)
     receiver = Receiver(core.database, core.publisher, handlers, capacity=capacity)
     for queue, priority in priorities.items():
-        declare_actor(broker, loop, receiver, queue=queue, priority=priority)
+        door = Door(loop, receiver, queue)
+        declare_actor(broker, door, queue=queue, priority=priority)
     loops = list(tasks)
     receipts = _Receipts(core)
     if core.service in SENDERS:
-        declare_actor(
-            broker,
-            loop,
-            receipts,
-            queue=receipts_queue(core.service),
-            priority=RECEIPTS_PRIORITY,
-        )
+        queue = receipts_queue(core.service)
+        door = Door(loop, receipts, queue)
+        declare_actor(broker, door, queue=queue, priority=RECEIPTS_PRIORITY)
         loops.append(partial(relay.run, core.database, core.publisher))
     assert broker.get_declared_queues() == queues, "the table of subscriptions knows other queues"
-    worker = QueueWorker(broker)
+    worker = QueueWorker(broker, queues=queues - frozenset(left_out))
     worker.start()
     try:
         yield Part(
@@ -99,15 +99,15 @@ class _Receipts:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._deletions: Batcher[Sequence[int], None] = Batcher(self._delete)
+        self._notify: Callable[[], None]
 
-    @property
-    def has_room(self) -> bool:
-        """Whether more receipts can be taken."""
+    def has_room(self, _queue: str) -> bool:
+        """Whether more receipts can be taken; read from any thread."""
         return len(self._deletions) < RECEIPTS_WAITING_MAX
 
-    async def room(self) -> None:
-        """Wait until all receipts taken so far are carried out."""
-        await self._deletions.drain()
+    def call_when_roomy(self, _queue: str, notify: Callable[[], None]) -> None:
+        """Have `notify` called whenever receipts were carried out."""
+        self._notify = notify
 
     def accept(self, queue: str, arguments: Mapping[str, Any]) -> None:
         """Take a receipt."""
@@ -127,4 +127,5 @@ class _Receipts:
                 await outbox.confirm(connection, [id_ for ids in receipts for id_ in ids])
         except DatabaseUnavailableError as error:
             log.warning("receipts_dropped", count=len(receipts), reason=error.message)
+        self._notify()
         return [None] * len(receipts)

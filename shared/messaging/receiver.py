@@ -7,6 +7,7 @@ its batch is admitted, and one slow item delays none of its neighbours.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -31,7 +32,8 @@ M = TypeVar("M", bound=Message)
 #: met an outage is left to its sender's outbox; one that met a bug becomes a dead letter.
 REDELIVERY_SECONDS: Final = (2, 4, 8, 16, 32)
 
-#: Messages one worker process holds at a time, those waiting for redelivery included.
+#: Messages of one queue that a worker process holds at a time, those waiting for redelivery
+#: included. Of its own for each queue: what is urgent never waits for what is not.
 CAPACITY: Final = 1_000
 
 #: Longest time a stop waits for the messages in hand; the outbox sends the rest again.
@@ -93,22 +95,20 @@ class Receiver:
         self._handlers = handlers
         self._capacity = capacity
         self._in_hand: dict[tuple[str, int], Delivery[Any]] = {}
-        self._room = asyncio.Event()
+        self._in_hand_of: Counter[str] = Counter()
+        self._notify: dict[str, Callable[[], None]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._waiting: set[asyncio.Task[object]] = set()
         self._is_closing = False
         metrics.MESSAGES_IN_HAND.labels(database.schema).set_function(lambda: len(self._in_hand))
 
-    @property
-    def has_room(self) -> bool:
-        """Whether more messages can be taken; read from any thread."""
-        return len(self._in_hand) < self._capacity
+    def has_room(self, queue: str) -> bool:
+        """Whether more messages of a queue can be taken; read from any thread."""
+        return self._in_hand_of[queue] < self._capacity
 
-    async def room(self) -> None:
-        """Wait until more messages can be taken."""
-        while not self.has_room:
-            self._room.clear()
-            await self._room.wait()
+    def call_when_roomy(self, queue: str, notify: Callable[[], None]) -> None:
+        """Have `notify` called each time that a full queue has room again."""
+        self._notify[queue] = notify
 
     def accept(self, queue: str, arguments: Mapping[str, Any]) -> None:
         """Take a batch and start its handlers."""
@@ -135,6 +135,7 @@ class Receiver:
                 continue
             delivery = Delivery(self, queue, sender, item.id, message, item.traceparent)
             self._in_hand[sender, item.id] = delivery
+            self._in_hand_of[queue] += 1
             by_kind.setdefault(kind, []).append(delivery)
         for kind, deliveries in by_kind.items():
             self._start(kind, deliveries)
@@ -220,10 +221,11 @@ class Receiver:
 
     def _forget(self, delivery: Delivery[Any], outcome: str) -> None:
         delivery.is_finished = True
-        self._in_hand.pop((delivery.sender, delivery.id), None)
+        if self._in_hand.pop((delivery.sender, delivery.id), None) is not None:
+            self._in_hand_of[delivery.queue] -= 1
+            if self._in_hand_of[delivery.queue] == self._capacity - 1:
+                self._notify.get(delivery.queue, _nobody)()
         metrics.bound(metrics.MESSAGES_HANDLED, delivery.message.name, outcome).inc()
-        if len(self._in_hand) < self._capacity:
-            self._room.set()
 
     async def _bury(self, queue: str, sender: str, item: Incoming, reason: str) -> bool:
         log.error("dead_letter_stored", queue=queue, sender=sender, kind=item.name, reason=reason)
@@ -245,6 +247,10 @@ class Receiver:
         if sender:
             self._publisher.confirm(sender, item.id)
         return True
+
+
+def _nobody() -> None:
+    """Nobody waits for room."""
 
 
 def _reason(error: Exception) -> str:

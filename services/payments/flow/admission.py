@@ -93,7 +93,7 @@ class Flow:
         self._judge = judge
         self._turns_per_lower = 100 // minimum_share
         self._turns_since_lower = 0
-        self._in_flight: dict[Purpose, int] = dict.fromkeys(Purpose, 0)
+        self._charges = 0
         self._in_flight_of: dict[str, int] = {}
         #: By what decides whether they have a turn, each line in order of arrival.
         self._lines: dict[Priority, dict[tuple[str, Purpose], deque[_Waiter]]] = {
@@ -199,14 +199,13 @@ class Flow:
             del self._buckets[gateway]
 
     def _has_turn(self, gateway: str, purpose: Purpose) -> bool:
-        controls = self._controls
-        most = controls.charges if purpose is Purpose.CHARGE else controls.checks
-        if self._in_flight[purpose] >= most:
+        controls, in_flight = self._controls, self._in_flight_of.get(gateway, 0)
+        if purpose is Purpose.CHARGE and self._charges >= controls.charges:
             return False
         share = controls.gateway_calls.get(gateway)
-        if share is not None and (
-            self._in_flight_of.get(gateway, 0) >= share or not self._has_own_shares()
-        ):
+        if share is not None and (in_flight >= share or not self._has_own_shares()):
+            return False
+        if in_flight >= controls.calls:
             return False
         return self._has_token(gateway)
 
@@ -218,7 +217,7 @@ class Flow:
         return self._probes_left.get(gateway, 0) > 0 and self._has_own_shares()
 
     def _take_turn(self, gateway: str, purpose: Purpose) -> None:
-        self._in_flight[purpose] += 1
+        self._charges += purpose is Purpose.CHARGE
         self._in_flight_of[gateway] = self._in_flight_of.get(gateway, 0) + 1
         if (bucket := self._buckets.get(gateway)) is not None:
             bucket.tokens -= 1
@@ -226,7 +225,7 @@ class Flow:
             self._probes_left[gateway] -= 1
 
     def _leave(self, gateway: str, purpose: Purpose) -> None:
-        self._in_flight[purpose] -= 1
+        self._charges -= purpose is Purpose.CHARGE
         self._in_flight_of[gateway] -= 1
         self._admit()
 

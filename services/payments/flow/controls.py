@@ -38,8 +38,8 @@ class Controls:
 
     #: Calls that move money, in flight at once in this process.
     charges: int = 10
-    #: Calls that only ask, in flight at once in this process.
-    checks: int = 512
+    #: Calls of one gateway, in flight at once in this process.
+    calls: int = 256
     #: Payments that are taken up together.
     batch_size: int = 50
     #: This process's share of each gateway's calls in flight.

@@ -29,7 +29,6 @@ from services.payments.store.attempts import StoredOrder
 from services.payments.store.controls import NEW_PAYMENTS
 from services.payments.store.payments import PaymentView
 from shared.contracts.base import Message
-from shared.contracts.priorities import priority_of
 from shared.database import Connection
 from shared.errors import (
     GatewayRefusedError,
@@ -162,6 +161,7 @@ async def _record_order(
         created_at=now,
         expires_at=now + runtime.expires_after,
         next_check_at=now + runtime.first_check_after,
+        priority=runtime.priority_of(purchase.amount),
     )
     async with runtime.core.database.transaction() as connection:
         if await payment_store.insert_payment(connection, new, order.reference):
@@ -282,7 +282,7 @@ async def _start(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder)
     ) as traceparent:
         outcome = await runtime.flow.call(
             gateway.name,
-            priority_of(order.amount.minor_units, order.amount.currency),
+            runtime.priority_of(order.amount),
             # To open a page moves no money.
             Purpose.CHECK if isinstance(order.method, Checkout) else Purpose.CHARGE,
             partial(gateway.start, order),

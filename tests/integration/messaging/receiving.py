@@ -47,7 +47,6 @@ class Receiving:
 
     async def receive(self, *ids: int, sender: str = "payments") -> None:
         numbered = [(id_, payment_succeeded(f"pay_{id_}")) for id_ in ids]
-        await self.receiver.room()
         self.receiver.accept(GRANTS, {"batch": batch_of(sender, numbered)})
 
     async def until_confirmed(self, *ids: int) -> list[int]:

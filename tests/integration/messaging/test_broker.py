@@ -25,7 +25,8 @@ from shared.contracts.subscriptions import queues_of
 from shared.messaging import broker as broker_module
 from shared.messaging import redis_client
 from shared.messaging import worker as worker_module
-from shared.messaging.broker import ACKED_MAX, SluiceBroker, declare_actor
+from shared.messaging.broker import SluiceBroker, declare_actor
+from shared.messaging.doors import Door
 from shared.messaging.envelope import encode_batch
 from shared.messaging.publisher import Publisher
 from shared.messaging.redis_client import publisher_client
@@ -41,17 +42,20 @@ from tests.support.queues import key_of, outgoing
 class Taking:
     """Takes what the actor receives, and notes when."""
 
-    has_room: bool = True
+    is_roomy: bool = True
     at: list[float] = field(default_factory=list)
     arguments: list[Mapping[str, Any]] = field(default_factory=list)
-    _room: asyncio.Event = field(default_factory=asyncio.Event)
+    notify: Callable[[], None] = field(init=False)
 
-    async def room(self) -> None:
-        await self._room.wait()
+    def has_room(self, _queue: str) -> bool:
+        return self.is_roomy
+
+    def call_when_roomy(self, _queue: str, notify: Callable[[], None]) -> None:
+        self.notify = notify
 
     def make_room(self) -> None:
-        self.has_room = True
-        self._room.set()
+        self.is_roomy = True
+        self.notify()
 
     def accept(self, queue: str, arguments: dict[str, Any]) -> None:
         assert queue == GRANTS
@@ -99,7 +103,8 @@ class Working:
 async def working(url: str, *, is_started: bool = True) -> AsyncIterator[Working]:
     broker = SluiceBroker(url, "enrollment", connections_max=20)
     taking = Taking()
-    declare_actor(broker, asyncio.get_running_loop(), taking, queue=GRANTS, priority=0)
+    door = Door(asyncio.get_running_loop(), taking, GRANTS)
+    declare_actor(broker, door, queue=GRANTS, priority=0)
     worker = QueueWorker(broker)
     client = publisher_client(url)
     publisher = Publisher(client, "payments")
@@ -171,24 +176,42 @@ async def test_what_is_done_leaves_redis_at_a_stop(redis_url: str) -> None:
 
 async def test_a_full_receiver_leaves_the_rest_in_redis(redis_url: str) -> None:
     async with working(redis_url) as world:
-        world.taking.has_room = False
+        world.taking.is_roomy = False
         for number in range(100):
             await world.send(number)
-        taken_at_most = THREADS + PREFETCH + ACKED_MAX
+        heard_at = world.broker.heard_at
 
-        async def is_full() -> bool:
-            return await world.redis.llen(key_of(GRANTS)) <= 100 - PREFETCH
+        async def waits_at_the_door() -> bool:
+            """Tell whether the consumer showed Redis twice that it lives, without a fetch."""
+            nonlocal heard_at
+            is_new, heard_at = world.broker.heard_at > heard_at, world.broker.heard_at
+            return is_new and heard_at > time.monotonic() - 1
 
-        await eventually(is_full)
-        assert world.taking.ids == []
-        assert await world.redis.llen(key_of(GRANTS)) >= 100 - taken_at_most
+        await eventually(waits_at_the_door)
+        await eventually(waits_at_the_door)
+        # What it was waiting for in Redis when the room ran out.
+        assert len(world.taking.ids) <= PREFETCH
+        assert await world.redis.llen(key_of(GRANTS)) >= 100 - PREFETCH
         world.taking.make_room()
         await world.taking.until(100)
 
 
-async def test_a_stop_gives_fetched_messages_back(redis_url: str) -> None:
+async def test_a_stop_gives_fetched_messages_back(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(Door, "hand_over", lambda *_: go_on.wait(20))
+        await _stop_with_messages_fetched(redis_url)
+    go_on.set()
+
+    async with working(redis_url) as second:
+        await second.taking.until(30 - THREADS)
+        assert set(second.taking.ids) <= set(range(30))
+
+
+async def _stop_with_messages_fetched(redis_url: str) -> None:
     async with working(redis_url) as world:
-        world.taking.has_room = False
         for number in range(30):
             await world.send(number)
 
@@ -197,10 +220,6 @@ async def test_a_stop_gives_fetched_messages_back(redis_url: str) -> None:
 
         await eventually(fetched)
         await world.worker.stop()
-
-    async with working(redis_url) as second:
-        await second.taking.until(30 - THREADS)
-        assert set(second.taking.ids) <= set(range(30))
 
 
 def spoiled(change: Callable[[dict[str, Any]], Any]) -> bytes:

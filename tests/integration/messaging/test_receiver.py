@@ -224,23 +224,28 @@ async def test_a_slow_message_delays_no_receipt_of_its_neighbours(enrollment_cor
         await world.until_confirmed(1)
 
 
-async def test_admission_waits_while_the_receiver_is_full(enrollment_core: Core) -> None:
+async def test_a_full_queue_stands_in_no_other_ones_way_and_says_when_it_has_room(
+    enrollment_core: Core,
+) -> None:
     go_on = asyncio.Event()
+    notified: list[str] = []
 
     async def wait(_deliveries: Deliveries) -> None:
         await go_on.wait()
 
     async with receiving(enrollment_core, wait, capacity=3) as world:
-        await world.receive(1, 2, 3)
-        waiting = asyncio.create_task(world.receive(4))
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert not waiting.done()
-        assert world.handling.calls == [[1, 2, 3]]
+        world.receiver.call_when_roomy(GRANTS, lambda: notified.append(GRANTS))
+        await world.receive(1, 2)
+        assert world.receiver.has_room(GRANTS)
+        await world.receive(3)
+        assert not world.receiver.has_room(GRANTS)
+        assert world.receiver.has_room("enrollment.other")
+        assert notified == []
 
         go_on.set()
-        await waiting
-        await world.until_confirmed(1, 2, 3, 4)
+        await world.until_confirmed(1, 2, 3)
+        assert world.receiver.has_room(GRANTS)
+        assert notified == [GRANTS]
 
 
 async def test_messages_that_wait_for_another_try_count_as_in_hand(enrollment_core: Core) -> None:
