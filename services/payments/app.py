@@ -14,6 +14,7 @@ from services.payments.store.tables import PARTITIONED_TABLES
 from shared.migrations import MESSAGING, WEB, Component
 from shared.process import Part, open_core
 from shared.web.idempotency import IdempotencyKeys
+from shared.web.message_routes import message_routes
 
 __all__ = ["MIGRATIONS", "PARTITIONED_TABLES", "http_part"]
 
@@ -31,9 +32,13 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
         open_core(settings, "payments", settings.database_url) as core,
         open_runtime(core, settings) as runtime,
     ):
+        keys = IdempotencyKeys(core.database, core.clock)
         yield Part(
             name="payments-http",
-            routes=payment_routes(runtime, IdempotencyKeys(core.database, core.clock)),
+            routes=[
+                *payment_routes(runtime, keys),
+                *message_routes(core, keys, "/api/payments"),
+            ],
             ping_database=core.database.ping,
             ping_redis=core.ping_redis,
             measure=core.measure,

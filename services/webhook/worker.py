@@ -14,6 +14,7 @@ from shared import partitions
 from shared.contracts.payments import CheckoutOpened
 from shared.messaging.consumption import consume
 from shared.process import Part, open_core
+from shared.web.idempotency import IdempotencyKeys
 
 
 @asynccontextmanager
@@ -29,6 +30,7 @@ async def worker_part(settings: WebhookSettings) -> AsyncIterator[Part]:
             tasks=[
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
                 partial(handlers.forget_old_bodies, runtime),
+                IdempotencyKeys(core.database, core.clock).forget_old_for_ever,
             ],
         ) as part:
             yield part
