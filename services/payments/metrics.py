@@ -20,7 +20,7 @@ SETTLED: Final = Counter(
 )
 CHECKS: Final = Counter(
     "payments_checks_total",
-    "Looks at a gateway by what asked (notice, reconciler) and what it said.",
+    "Looks at a gateway by what asked (notice, reconciler, operator) and what it said.",
     ["gateway", "asked_by", "verdict"],
 )
 FOREIGN_NOTICES: Final = Counter(
@@ -32,6 +32,11 @@ SURPLUS_CHARGES: Final = Counter(
     "payments_surplus_charges_total",
     "Payments for which a gateway took money more than once; one must be refunded.",
     ["gateway"],
+)
+PROFILE_SWITCHES: Final = Counter(
+    "payments_profile_switches_total",
+    "Profiles of limits that came into force, by why: schedule, load, nothing, operator.",
+    ["cause"],
 )
 SETTLEMENT_SECONDS: Final = Histogram(
     "payments_settlement_duration_seconds",
