@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -158,23 +158,4 @@ _COUNT_UNCONFIRMED: Final = "SELECT count(*) FROM outbox WHERE id > 0"
 async def count_unconfirmed(connection: Connection) -> int:
     """Return how many messages of this service no receiver has confirmed yet."""
     count: int = await connection.fetchval(_COUNT_UNCONFIRMED)
-    return count
-
-
-_COUNT_DUE: Final = """
-    SELECT count(*)
-      FROM (SELECT
-              FROM payment
-             WHERE gateway = ANY($1::text[])
-               AND next_check_at <= $2
-             LIMIT $3) AS due
-"""
-
-#: Due payments are counted up to here: more is a long queue all the same.
-DUE_COUNTED_MAX: Final = 100_000
-
-
-async def count_due(connection: Connection, gateways: Sequence[str], now: datetime) -> int:
-    """Return how many payments wait for a look that is due, `DUE_COUNTED_MAX` at most."""
-    count: int = await connection.fetchval(_COUNT_DUE, gateways, now, DUE_COUNTED_MAX)
     return count

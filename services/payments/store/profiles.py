@@ -65,7 +65,8 @@ def _stored_profile(record: Any) -> StoredProfile:
     )
 
 
-# A switch and a deletion must not pass each other: both take this first.
+# What operators write and choose happens one after the other. A worker that switches by itself does
+# not wait for it: should it choose a profile that is being deleted, its next look leaves it.
 _LOCK_PROFILES: Final = "LOCK TABLE limit_profile IN SHARE ROW EXCLUSIVE MODE"
 
 
