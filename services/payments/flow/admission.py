@@ -93,6 +93,7 @@ class Flow:
         self._judge = judge
         self._turns_per_lower = 100 // minimum_share
         self._turns_since_lower = 0
+        self._turns_of_lower: dict[Priority, int] = dict.fromkeys(_LEVELS, 0)
         self._charges = 0
         self._in_flight_of: dict[str, int] = {}
         #: By what decides whether they have a turn, each line in order of arrival.
@@ -262,8 +263,9 @@ class Flow:
         levels = [level for level in _LEVELS if self._lines[level]]
         first = levels[0]
         if len(levels) > 1 and self._turns_since_lower >= self._turns_per_lower - 1:
-            # The lowest first, so that it is not starved by the one in the middle.
-            levels = [*reversed(levels[1:]), first]
+            # In turn, so that none of them is starved by the other.
+            lower = sorted(levels[1:], key=self._turns_of_lower.__getitem__)
+            levels = [*lower, first]
         for level in levels:
             heads = [
                 line[0]
@@ -271,9 +273,16 @@ class Flow:
                 if self._has_turn(gateway, purpose)
             ]
             if heads:
-                self._turns_since_lower = self._turns_since_lower + 1 if level is first else 0
+                self._count_turn(level, is_first=level is first)
                 return level, min(heads, key=_number)
         return None
+
+    def _count_turn(self, level: Priority, *, is_first: bool) -> None:
+        if is_first:
+            self._turns_since_lower += 1
+        else:
+            self._turns_since_lower = 0
+            self._turns_of_lower[level] += 1
 
     def _pop(self, priority: Priority, waiter: _Waiter) -> None:
         lines = self._lines[priority]
