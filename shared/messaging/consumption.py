@@ -14,7 +14,7 @@ from shared.batching import Batcher
 from shared.contracts.base import Message
 from shared.contracts.subscriptions import SENDERS, queues_of, receipts_queue
 from shared.errors import DatabaseUnavailableError
-from shared.messaging import outbox, relay
+from shared.messaging import dead_letters, outbox, relay
 from shared.messaging.broker import SluiceBroker, declare_actor
 from shared.messaging.doors import Door
 from shared.messaging.receiver import CAPACITY, Handler, Receiver
@@ -63,6 +63,7 @@ async def consume(
         door = Door(loop, receiver, queue)
         declare_actor(broker, door, queue=queue, priority=priority)
     loops = list(tasks)
+    loops.append(partial(dead_letters.run, core.database, core.clock, handlers))
     receipts = _Receipts(core)
     if core.service in SENDERS:
         queue = receipts_queue(core.service)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +10,19 @@ from typing import Any
 import pytest
 
 from shared.contracts.payments import PaymentSucceeded
+from shared.contracts.subscriptions import SUBSCRIPTIONS, queues_of, receipts_queue
+from shared.errors import NotFoundError
 from shared.messaging import dead_letters, outbox, relay
+from shared.messaging.consumption import consume
+from shared.messaging.envelope import Outgoing
 from shared.process import Core
 from shared.web.dead_letter_routes import dead_letter_routes
 from shared.web.idempotency import IdempotencyKeys
 from shared.web.operator_action_routes import action_routes
 from shared.web.parked_message_routes import parked_message_routes
 from tests.support.http_api import Api, serving
-from tests.support.messages import payment_succeeded
+from tests.support.messages import notice_received, payment_succeeded
+from tests.support.polling import eventually
 from tests.support.queues import items_on
 
 LETTERS = "/api/payments/dead-letters"
@@ -271,3 +277,48 @@ async def test_all_parked_messages_are_sent_again_at_once(world: World) -> None:
 
     assert await relay.resend_due(world.core.database, world.core.publisher) == 3
     assert len(await world.actions()) == 1
+
+
+async def test_a_worker_handles_what_an_operator_retries(world: World, redis_url: str) -> None:
+    """The whole way: buried by a worker because of a bug, mended, and handled by its loop."""
+    is_mended, handled = False, asyncio.Event()
+
+    async def handle(_deliveries: Any) -> None:
+        if not is_mended:
+            raise NotFoundError("not there yet")
+        handled.set()
+
+    handlers = {
+        kind: handle
+        for kind, subscriptions in SUBSCRIPTIONS.items()
+        if "payments" in {subscription.service for subscription in subscriptions}
+    }
+    queues = queues_of("payments") - {receipts_queue("payments")}
+    async with consume(
+        world.core, redis_url, handlers=handlers, priorities=dict.fromkeys(queues, 0)
+    ) as part:
+        loops = [asyncio.create_task(loop()) for loop in part.tasks]
+        notice = notice_received("att_1")
+        await world.core.publisher.send(
+            [Outgoing(1, "payments.medium", notice.name, notice.encode(), None)]
+        )
+
+        async def letters() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = (await world.api.call("GET", LETTERS)).data["deadLetters"]
+            return found
+
+        (letter,) = await eventually(letters)
+        assert letter["reason"] == "NotFoundError: not there yet"
+        is_mended = True
+        await world.api.call("POST", f"{LETTERS}/{letter['id']}/retry", REASON)
+
+        async with asyncio.timeout(15):
+            await handled.wait()
+
+        async def ended() -> bool:
+            reply = await world.api.call("GET", f"{LETTERS}/{letter['id']}")
+            return bool(reply.data["state"] == "handled")
+
+        await eventually(ended)
+        for loop in loops:
+            loop.cancel()
