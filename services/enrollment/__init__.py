@@ -1,4 +1,5 @@
 """Enrollment: grants what was paid for, and takes it back.
 
-Owns enrollments. Receives `PaymentSucceeded`; sends nothing yet.
+Owns enrollments. Receives `PaymentSucceeded`, `PaymentRefunded`, `DisputeWon` and `DisputeLost`;
+sends nothing yet.
 """

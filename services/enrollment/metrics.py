@@ -16,6 +16,12 @@ PAYMENTS: Final = Counter(
 BY_HAND: Final = Counter(
     "enrollment_changes_by_hand_total", "Grants and revocations by operators.", ["event"]
 )
+REVOCATIONS: Final = Counter(
+    "enrollment_revocations_total",
+    "What became of revocations for payments that went back: waiting, ungranted, done, cancelled, "
+    "not_needed, never, restored.",
+    ["outcome"],
+)
 WHOLE_WAY_SECONDS: Final = Histogram(
     "enrollment_whole_way_duration_seconds",
     "Time from the receipt of a notice to the commit of its enrollment.",

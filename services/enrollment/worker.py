@@ -6,10 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from services.enrollment import handlers
+from services.enrollment.handlers import enrollments, revocations
 from services.enrollment.runtime import open_runtime
 from services.enrollment.settings import EnrollmentSettings
-from shared.contracts.payments import PaymentSucceeded
+from shared.contracts.payments import (
+    DisputeLost,
+    DisputeWon,
+    PaymentRefunded,
+    PaymentSucceeded,
+)
+from shared.contracts.subscriptions import REVOCATIONS_QUEUE
 from shared.messaging.consumption import consume
 from shared.process import Part, open_core
 from shared.web.idempotency import IdempotencyKeys
@@ -17,16 +23,25 @@ from shared.web.idempotency import IdempotencyKeys
 
 @asynccontextmanager
 async def worker_part(settings: EnrollmentSettings) -> AsyncIterator[Part]:
-    """Consume succeeded payments."""
+    """Consume what became of payments, and take away what is due."""
     async with (
         open_core(settings, "enrollment", settings.database_url) as core,
-        open_runtime(core) as runtime,
+        open_runtime(core, settings) as runtime,
         consume(
             core,
             settings.redis_address(),
-            handlers={PaymentSucceeded: partial(handlers.enroll, runtime)},
-            priorities={"enrollment.grants": 0},
-            tasks=[IdempotencyKeys(core.database, core.clock).forget_old_for_ever],
+            handlers={
+                PaymentSucceeded: partial(enrollments.enroll, runtime),
+                PaymentRefunded: partial(revocations.hear_of_refunds, runtime),
+                DisputeLost: partial(revocations.hear_of_disputes, runtime),
+                DisputeWon: partial(revocations.hear_of_disputes, runtime),
+            },
+            # Who has paid waits for no revocation.
+            priorities={"enrollment.grants": 0, REVOCATIONS_QUEUE: 10},
+            tasks=[
+                partial(revocations.revoke_due_for_ever, runtime),
+                IdempotencyKeys(core.database, core.clock).forget_old_for_ever,
+            ],
         ) as part,
     ):
         yield part

@@ -35,7 +35,9 @@ def schemas_of(module: str) -> list[str]:
 
 
 #: A store is a module, or each module of a package but the one that only lists its tables.
-_STORE = re.compile(r"^services\.(?!payments\.store$)(\w+\.)+(\w*store|store\.(?!tables$)\w+)$")
+_STORE = re.compile(
+    r"^services\.(?!(?:payments|enrollment)\.store$)(\w+\.)+(\w*store|store\.(?!tables$)\w+)$"
+)
 
 QUERIES = [
     pytest.param(schema, text, id=f"{module}.{name} in {schema}")

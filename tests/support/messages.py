@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.contracts.payments import PaymentSucceeded
+from shared.contracts.payments import (
+    DisputeLost,
+    DisputeWon,
+    PaymentRefunded,
+    PaymentSucceeded,
+)
 from shared.contracts.webhook import NoticeReceived
 from tests.support.clocks import START
 
@@ -32,3 +37,39 @@ def notice_received(reference: str, **changes: Any) -> NoticeReceived:
         "received_at": START,
     }
     return NoticeReceived(**(values | changes))
+
+
+def payment_refunded(payment_id: str = "pay_1", **changes: Any) -> PaymentRefunded:
+    values: dict[str, Any] = {
+        "payment_id": payment_id,
+        "refund_id": f"ref_of_{payment_id}",
+        "customer_id": "cus_1",
+        "product_id": "course_1",
+        "amount": 115_000,
+        "currency": "BDT",
+        "refunded_total": 115_000,
+        "is_full": True,
+        "refunded_at": START,
+    }
+    return PaymentRefunded(**(values | changes))
+
+
+def dispute_lost(payment_id: str = "pay_1", **changes: Any) -> DisputeLost:
+    return DisputeLost(**(_dispute(payment_id) | changes))
+
+
+def dispute_won(payment_id: str = "pay_1", **changes: Any) -> DisputeWon:
+    return DisputeWon(**(_dispute(payment_id) | changes))
+
+
+def _dispute(payment_id: str) -> dict[str, Any]:
+    return {
+        "payment_id": payment_id,
+        "dispute_id": f"du_of_{payment_id}",
+        "customer_id": "cus_1",
+        "product_id": "course_1",
+        "amount": 115_000,
+        "currency": "BDT",
+        "reason": "fraudulent",
+        "noticed_at": START,
+    }

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import asyncpg
 
-from services.enrollment import handlers
+from services.enrollment.handlers import enrollments, revocations
 from services.enrollment.routes import enrollment_routes
 from services.enrollment.runtime import Runtime, open_runtime
+from services.enrollment.settings import EnrollmentSettings
+from shared.clock import Clock, system_clock
 from shared.contracts.base import Message
-from shared.contracts.payments import PaymentSucceeded
+from shared.contracts.payments import (
+    DisputeLost,
+    DisputeWon,
+    PaymentRefunded,
+    PaymentSucceeded,
+)
 from shared.messaging.receiver import Receiver
 from shared.process import Core, open_core
 from shared.web.idempotency import IdempotencyKeys
@@ -25,14 +32,23 @@ from tests.support.queues import batch_of, receipts_for
 from tests.support.settings import service_settings
 
 
+def settings_of_tests(**settings: Any) -> EnrollmentSettings:
+    return EnrollmentSettings(database_url="unused", **settings)
+
+
 @asynccontextmanager
-async def running_receiver(core: Core) -> AsyncIterator[Receiver]:
+async def running_receiver(core: Core, **settings: Any) -> AsyncIterator[Receiver]:
     """Run one process's worker side; several share the database."""
-    async with open_runtime(core) as runtime:
+    async with open_runtime(core, settings_of_tests(**settings)) as runtime:
         receiver = Receiver(
             core.database,
             core.publisher,
-            {PaymentSucceeded: partial(handlers.enroll, runtime)},
+            {
+                PaymentSucceeded: partial(enrollments.enroll, runtime),
+                PaymentRefunded: partial(revocations.hear_of_refunds, runtime),
+                DisputeLost: partial(revocations.hear_of_disputes, runtime),
+                DisputeWon: partial(revocations.hear_of_disputes, runtime),
+            },
         )
         yield receiver
         await receiver.close()
@@ -46,8 +62,8 @@ class Enrollments:
     receiver: Receiver
     _sent: int = field(default=0)
 
-    async def deliver(self, *messages: PaymentSucceeded, to: Receiver | None = None) -> None:
-        """Deliver succeeded payments in one batch and wait for their receipts."""
+    async def deliver(self, *messages: Message, to: Receiver | None = None) -> None:
+        """Deliver messages of payments in one batch and wait for their receipts."""
         numbered: list[tuple[int, Message]] = []
         for message in messages:
             self._sent += 1
@@ -75,6 +91,14 @@ class Enrollments:
         found = await self.rows("SELECT payment_id, effect FROM further_payment")
         return {row["payment_id"]: row["effect"] for row in found}
 
+    async def reversals(self) -> dict[tuple[str, str], tuple[str, str | None]]:
+        """Return (payment, occasion) of what went back, each with its revocation and reason."""
+        found = await self.rows("SELECT * FROM payment_reversal")
+        return {
+            (row["payment_id"], row["occasion"]): (row["revocation"], row["reason"])
+            for row in found
+        }
+
     async def story(self) -> list[tuple[str, str | None]]:
         """Return what happened, and by which payment."""
         found = await self.rows("SELECT event, payment_id FROM enrollment_history ORDER BY id")
@@ -97,11 +121,14 @@ class Enrollments:
 
 
 @asynccontextmanager
-async def running_enrollments(database_url: str, redis_url: str) -> AsyncIterator[Enrollments]:
-    async with (
-        open_core(service_settings(redis_url), "enrollment", database_url) as core,
-        open_runtime(core) as runtime,
-        running_receiver(core) as receiver,
-        serving(enrollment_routes(runtime, IdempotencyKeys(core.database, core.clock))) as api,
-    ):
-        yield Enrollments(core, runtime, api, receiver)
+async def running_enrollments(
+    database_url: str, redis_url: str, clock: Clock = system_clock, **settings: Any
+) -> AsyncIterator[Enrollments]:
+    async with open_core(service_settings(redis_url), "enrollment", database_url) as opened:
+        core = replace(opened, clock=clock)
+        async with (
+            open_runtime(core, settings_of_tests(**settings)) as runtime,
+            running_receiver(core, **settings) as receiver,
+            serving(enrollment_routes(runtime, IdempotencyKeys(core.database, core.clock))) as api,
+        ):
+            yield Enrollments(core, runtime, api, receiver)

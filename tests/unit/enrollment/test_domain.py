@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.enrollment.domain import (
+from services.enrollment.domain.model import (
     Enrollment,
     EnrollmentState,
     PaymentEffect,

@@ -1,13 +1,22 @@
-"""Every SQL statement of the enrollment service."""
+"""SQL of enrollments, what granted them, and their history."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 import asyncpg
 
-from services.enrollment.domain import Enrollment, EnrollmentState, Grant, PaymentEffect
+from services.enrollment.domain.model import (
+    Enrollment,
+    EnrollmentState,
+    Grant,
+    PaymentEffect,
+    PlannedRevocation,
+)
+from services.enrollment.domain.revocation import Cause
 from shared.database import Connection
 from shared.partitions import PartitionedTable
 
@@ -15,6 +24,8 @@ from shared.partitions import PartitionedTable
 PARTITIONED_TABLES: Final[tuple[PartitionedTable, ...]] = ()
 
 # Both unique constraints may refuse a row; which one is found out for the few that were refused.
+# A payment may have gone back before it arrives here: the table of those is small, and who waits
+# there is woken.
 _INSERT_GRANTS: Final = """
     WITH new AS (
         INSERT INTO enrollment (id, customer_id, product_id, payment_id, state)
@@ -23,6 +34,12 @@ _INSERT_GRANTS: Final = """
             AS given (id, customer_id, product_id, payment_id)
             ON CONFLICT DO NOTHING
      RETURNING id, payment_id
+    ), heard_of_before AS (
+        UPDATE payment_reversal
+           SET revocation = 'waiting', reason = 'granted_late', due_at = coalesce(due_at, $5)
+          FROM new
+         WHERE payment_reversal.payment_id = new.payment_id
+           AND revocation IN ('waiting', 'ungranted')
     )
     INSERT INTO enrollment_history (enrollment_id, event, payment_id)
     SELECT id, 'granted', payment_id
@@ -31,13 +48,15 @@ _INSERT_GRANTS: Final = """
 """
 
 
-async def insert_grants(connection: Connection, grants: Sequence[Grant]) -> frozenset[str]:
+async def insert_grants(
+    connection: Connection, grants: Sequence[Grant], now: datetime
+) -> frozenset[str]:
     """Enroll, and return the payments that were the first for their product.
 
     Give the grants sorted by customer and product, so that two writers cannot deadlock.
     """
     rows = [(grant.id, grant.customer_id, grant.product_id, grant.payment_id) for grant in grants]
-    records = await connection.fetch(_INSERT_GRANTS, *zip(*rows, strict=True))
+    records = await connection.fetch(_INSERT_GRANTS, *zip(*rows, strict=True), now)
     return frozenset(record["payment_id"] for record in records)
 
 
@@ -145,29 +164,113 @@ async def change_state(
     await connection.execute(_INSERT_HISTORY, enrollment_id, event, payment_id, actor, reason)
 
 
+async def add_to_history(
+    connection: Connection, enrollment_id: str, event: str, *, payment_id: str, reason: str
+) -> None:
+    """Write down what was decided about a locked enrollment without changing its state."""
+    await connection.execute(_INSERT_HISTORY, enrollment_id, event, payment_id, None, reason)
+
+
+# What gives the right: a grant by hand, or a payment that did not go back; of those before an
+# operator took the enrollment away none does.
+_IS_HELD: Final = """
+    WITH taken_away AS (
+        SELECT coalesce(max(id), 0) AS id, coalesce(max(at), '-infinity') AS at
+          FROM enrollment_history
+         WHERE enrollment_id = $1
+           AND event = 'revoked_by_hand'
+    ), payment AS (
+        SELECT payment_id
+          FROM enrollment_history
+         WHERE enrollment_id = $1
+           AND event IN ('granted', 'regranted', 'restored')
+           AND id > (SELECT id FROM taken_away)
+         UNION ALL
+        SELECT payment_id
+          FROM further_payment
+         WHERE enrollment_id = $1
+           AND stored_at > (SELECT at FROM taken_away)
+    )
+    SELECT EXISTS (
+               SELECT
+                 FROM enrollment_history
+                WHERE enrollment_id = $1
+                  AND event = 'granted_by_hand'
+                  AND id > (SELECT id FROM taken_away))
+        OR EXISTS (
+               SELECT
+                 FROM payment
+                WHERE NOT EXISTS (
+                          SELECT
+                            FROM payment_reversal
+                           WHERE payment_reversal.payment_id = payment.payment_id
+                             AND cause IN ('refunded', 'dispute_lost')))
+"""
+
+
+async def is_held(connection: Connection, enrollment_id: str) -> bool:
+    """Tell whether anything gives the customer the right to a locked enrollment."""
+    return bool(await connection.fetchval(_IS_HELD, enrollment_id))
+
+
+_WAS_TAKEN_BY_MONEY: Final = """
+    SELECT event IN ('revoked_after_refund', 'revoked_after_dispute')
+      FROM enrollment_history
+     WHERE enrollment_id = $1
+       AND event NOT IN ('revocation_planned', 'revocation_cancelled')
+     ORDER BY id DESC
+     LIMIT 1
+"""
+
+
+async def was_taken_by_money(connection: Connection, enrollment_id: str) -> bool:
+    """Tell whether a locked enrollment was last changed because its money went back."""
+    return bool(await connection.fetchval(_WAS_TAKEN_BY_MONEY, enrollment_id))
+
+
 _FIND: Final = """
-    SELECT id, customer_id, product_id, payment_id, state, created_at, updated_at
+    SELECT enrollment.id, enrollment.customer_id, enrollment.product_id, enrollment.payment_id,
+           state, created_at, updated_at, planned.payment_id AS planned_payment_id, cause, due_at
       FROM enrollment
-     WHERE id = $1
+      LEFT JOIN LATERAL (
+               SELECT payment_id, cause, due_at
+                 FROM payment_reversal
+                WHERE customer_id = enrollment.customer_id
+                  AND product_id = enrollment.product_id
+                  AND due_at IS NOT NULL
+                  AND state = 'active'
+                ORDER BY due_at
+                LIMIT 1) planned ON true
+     WHERE enrollment.id = $1
 """
 
 
 async def find_enrollment(connection: Connection, enrollment_id: str) -> Enrollment | None:
-    """Return an enrollment."""
+    """Return an enrollment with the revocation that waits for it, if any."""
     record = await connection.fetchrow(_FIND, enrollment_id)
-    return None if record is None else _enrollment(record)
+    return None if record is None else _with_plan(record)
 
 
 # A payment is found through the enrollment that it paid for first, or through a further payment.
 _LIST: Final = """
-    SELECT id, customer_id, product_id, payment_id, state, created_at, updated_at
+    SELECT enrollment.id, enrollment.customer_id, enrollment.product_id, enrollment.payment_id,
+           state, created_at, updated_at, planned.payment_id AS planned_payment_id, cause, due_at
       FROM enrollment
-     WHERE ($1::text IS NULL OR customer_id = $1)
-       AND ($2::text IS NULL OR product_id = $2)
-       AND ($3::text IS NULL OR payment_id = $3 OR id IN (
+      LEFT JOIN LATERAL (
+               SELECT payment_id, cause, due_at
+                 FROM payment_reversal
+                WHERE customer_id = enrollment.customer_id
+                  AND product_id = enrollment.product_id
+                  AND due_at IS NOT NULL
+                  AND state = 'active'
+                ORDER BY due_at
+                LIMIT 1) planned ON true
+     WHERE ($1::text IS NULL OR enrollment.customer_id = $1)
+       AND ($2::text IS NULL OR enrollment.product_id = $2)
+       AND ($3::text IS NULL OR enrollment.payment_id = $3 OR enrollment.id IN (
                SELECT enrollment_id FROM further_payment WHERE further_payment.payment_id = $3))
-       AND ($4::text IS NULL OR id < $4)
-     ORDER BY id DESC
+       AND ($4::text IS NULL OR enrollment.id < $4)
+     ORDER BY enrollment.id DESC
      LIMIT $5
 """
 
@@ -183,7 +286,16 @@ async def list_enrollments(
 ) -> list[Enrollment]:
     """Return enrollments, newest first, that match every filter given."""
     records = await connection.fetch(_LIST, customer_id, product_id, payment_id, before_id, limit)
-    return [_enrollment(record) for record in records]
+    return [_with_plan(record) for record in records]
+
+
+def _with_plan(record: asyncpg.Record) -> Enrollment:
+    if record["due_at"] is None:
+        return _enrollment(record)
+    planned = PlannedRevocation(
+        record["planned_payment_id"], Cause(record["cause"]), record["due_at"]
+    )
+    return replace(_enrollment(record), revocation=planned)
 
 
 def _enrollment(record: asyncpg.Record) -> Enrollment:

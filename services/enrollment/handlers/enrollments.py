@@ -1,4 +1,4 @@
-"""What the enrollment service does: grant what was paid for, and what operators ask."""
+"""Grants what was paid for, and does what operators ask."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from opentelemetry.trace import SpanKind
 
-from services.enrollment import metrics, store
-from services.enrollment.domain import Enrollment, EnrollmentState, Grant, require
-from services.enrollment.runtime import Runtime
+from services.enrollment import metrics
+from services.enrollment.domain.model import Enrollment, EnrollmentState, Grant, require
+from services.enrollment.runtime import Runtime, cancel_planned
+from services.enrollment.store import enrollments as store
 from shared.contracts.payments import PaymentSucceeded
 from shared.errors import NotFoundError
 from shared.identifiers import is_id, new_id
@@ -54,17 +55,18 @@ async def grant_by_hand(
     actor: str,
     reason: str,
 ) -> Enrollment:
-    """Enroll without a payment, or give back what was revoked.
+    """Enroll without a payment, give back what was revoked, or let them keep what would be.
 
     Raises:
-        ConflictError: the customer is enrolled already.
+        ConflictError: the customer is enrolled already, and nothing waits to end that.
     """
     async with runtime.core.database.transaction() as connection:
         is_new = await store.insert_by_hand(connection, enrollment_id, customer_id, product_id)
         existing = await store.lock_enrollment(connection, customer_id, product_id)
         assert existing is not None, "it was inserted, or kept us from inserting"
+        is_kept = await cancel_planned(connection, existing, reason="granted_by_hand")
         # A repeated request finds its own row, which is then its answer.
-        if not is_new and existing.id != enrollment_id:
+        if not is_new and existing.id != enrollment_id and not is_kept:
             require(existing, EnrollmentState.REVOKED)
         if is_new or existing.id != enrollment_id:
             await store.change_state(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from services.enrollment.domain.revocation import Cause
 from shared.errors import ConflictError
 
 
@@ -28,6 +29,15 @@ class PaymentEffect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedRevocation:
+    """An enrollment will be taken away at `due_at`, unless something else holds it by then."""
+
+    payment_id: str
+    cause: Cause
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Enrollment:
     """One customer's right to one product."""
 
@@ -38,6 +48,8 @@ class Enrollment:
     state: EnrollmentState
     created_at: datetime
     updated_at: datetime
+    #: The next one that waits, where it was read with it.
+    revocation: PlannedRevocation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +64,12 @@ class Grant:
     currency: str
 
 
-def effect_on(existing: EnrollmentState) -> PaymentEffect:
-    """Return what a further payment does to an enrollment that exists."""
-    if existing is EnrollmentState.REVOKED:
+def effect_on(existing: EnrollmentState, *, has_gone_back: bool = False) -> PaymentEffect:
+    """Return what a further payment does to an enrollment that exists.
+
+    One whose money is no longer ours gives nothing back.
+    """
+    if existing is EnrollmentState.REVOKED and not has_gone_back:
         return PaymentEffect.REGRANTED
     return PaymentEffect.RECORDED
 

@@ -1,0 +1,1 @@
+"""What the enrollment service does, one module a subject."""

@@ -1,0 +1,1 @@
+"""Every SQL statement of the enrollment service, one module a subject."""
