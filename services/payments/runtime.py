@@ -267,7 +267,7 @@ async def _save(core: Core, decided: Sequence[tuple[Judgement, Change]]) -> froz
         if change.is_success
     }
     # One statement as a rule, which commits by itself and saves two round trips.
-    is_several = any(change.frees_held for _, change in decided)
+    is_several = any(change.frees_held_to is not None for _, change in decided)
     lend = core.database.transaction if is_several else core.database.connection
     async with lend() as connection:
         saved, outgoing = await payment_store.save_and_announce(

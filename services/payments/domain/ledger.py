@@ -29,8 +29,8 @@ DISPUTED: Final = "disputed"
 DISPUTE_LOSSES: Final = "dispute_losses"
 FEES: Final = "fees"
 
-#: Every account but those of gateways.
-OWN_ACCOUNTS: Final = (REVENUE, HELD, SURPLUS, REFUNDS, DISPUTED, DISPUTE_LOSSES, FEES)
+#: Accounts that few payments move.
+UNCOMMON: Final = frozenset({HELD, SURPLUS, REFUNDS, DISPUTED, DISPUTE_LOSSES})
 
 
 class TransferKind(StrEnum):
@@ -48,6 +48,8 @@ class TransferKind(StrEnum):
     DISPUTE_OPENED = "dispute_opened"
     DISPUTE_WON = "dispute_won"
     DISPUTE_LOST = "dispute_lost"
+    #: One that was lost is heard again.
+    DISPUTE_REOPENED = "dispute_reopened"
     FEE = "fee"
 
 
@@ -72,16 +74,27 @@ def gateway_account(gateway: str) -> str:
     return f"gateway:{gateway}"
 
 
-def captured(gateway: str, paid: Paid, *, is_held: bool) -> tuple[Transfer, ...]:
-    """Book a payment's first charge, in the amount that was taken, and what the gateway kept."""
+def captured(
+    gateway: str, paid: Paid, *, is_held: bool, is_further: bool = False
+) -> tuple[Transfer, ...]:
+    """Book the charge of a payment, in the amount that was taken, and what the gateway kept.
+
+    Args:
+        gateway: Who took it.
+        paid: What confirms it.
+        is_held: Whether nothing is given for it yet.
+        is_further: Whether it takes the place of an earlier charge.
+    """
     account = gateway_account(gateway)
+    # Nearly every payment has one charge, and the primary key is shorter without its name.
+    occasion = paid.gateway_payment_id if is_further else ""
     credit = HELD if is_held else REVENUE
     capture = Transfer(
-        TransferKind.CAPTURE, "", account, credit, paid.amount, reference=paid.reference
+        TransferKind.CAPTURE, occasion, account, credit, paid.amount, reference=paid.reference
     )
     if paid.fee is None or paid.fee.minor_units == 0:
         return (capture,)
-    return capture, Transfer(TransferKind.FEE, "", FEES, account, paid.fee)
+    return capture, Transfer(TransferKind.FEE, occasion, FEES, account, paid.fee)
 
 
 def surplus(gateway: str, paid: Paid, *, is_other: bool) -> Transfer:
@@ -141,6 +154,11 @@ def dispute_won(gateway: str, occasion: str, amount: Money) -> Transfer:
 def dispute_lost(occasion: str, amount: Money) -> Transfer:
     """Book that the money of a dispute is gone; the gateway gave it away when it was opened."""
     return Transfer(TransferKind.DISPUTE_LOST, occasion, DISPUTE_LOSSES, DISPUTED, amount)
+
+
+def dispute_reopened(occasion: str, amount: Money) -> Transfer:
+    """Book that a dispute which was lost is heard again: its money may still come back."""
+    return Transfer(TransferKind.DISPUTE_REOPENED, occasion, DISPUTED, DISPUTE_LOSSES, amount)
 
 
 def fee(gateway: str, occasion: str, amount: Money) -> Transfer:

@@ -11,6 +11,7 @@ from services.payments.domain.check_schedule import (
     LOOKS_SKIPPED_AFTER_DECLINE,
     next_check_at,
 )
+from services.payments.domain.ledger import REVENUE, SURPLUS, Transfer, captured, surplus
 from services.payments.domain.model import Deferred, Payment, PaymentState, Verdict
 from services.payments.domain.state_machine import RESTING, TAKEN, next_state
 from shared.gateways.interface import (
@@ -38,6 +39,11 @@ _AWAITING_START: Final = frozenset(
 #: asked anew, so what it says until then need not be kept.
 HELD_BY_OPERATOR: Final = "held_by_operator"
 
+#: Why money is held that is not what was asked for.
+CURRENCY_DIFFERS: Final = "currency_differs"
+AMOUNT_DIFFERS: Final = "amount_differs"
+_OTHER_SUM: Final = frozenset({CURRENCY_DIFFERS, AMOUNT_DIFFERS})
+
 #: Longest reason that is kept.
 _REASON_LENGTH_MAX: Final = 300
 
@@ -53,6 +59,11 @@ class Change:
     is_success: bool = False
     #: The gateway took money more than once: someone must refund one.
     is_surplus: bool = False
+    #: What it moves in the ledger.
+    transfers: tuple[Transfer, ...] = ()
+    #: The account to which what the ledger holds of the payment goes; it is saved in a transaction
+    #: then.
+    frees_held_to: str | None = None
 
 
 def settle_start(payment: Payment, outcome: Outcome, *, now: datetime) -> Change | None:
@@ -157,12 +168,18 @@ def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
     is_other = payment.gateway_payment_id not in {None, verdict.gateway_payment_id}
     is_surplus = verdict.is_repeated or is_other
     reason = _objection(payment, verdict)
-    is_held = payment.state is PaymentState.ON_HOLD and reason is not None
+    # A gateway may take a doubt back; that it tells another sum than before is a doubt of its own.
+    is_held = payment.state is PaymentState.ON_HOLD and (
+        reason is not None or (payment.reason in _OTHER_SUM and not is_other)
+    )
     if payment.state in TAKEN or is_held:
         if not is_surplus or payment.reason == "surplus_charge":
             return None
         return Change(
-            payment._replace(reason="surplus_charge"), "surplus_charge_found", is_surplus=True
+            payment._replace(reason="surplus_charge"),
+            "surplus_charge_found",
+            is_surplus=True,
+            transfers=(surplus(payment.gateway, verdict, is_other=is_other),),
         )
     if reason is None:
         state, event = PaymentState.SUCCEEDED, "confirmed"
@@ -177,12 +194,34 @@ def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
         gateway_payment_id=verdict.gateway_payment_id,
         next_check_at=None,
     )
+    is_success = state is PaymentState.SUCCEEDED
+    transfers, frees_held_to = _movements(payment, verdict, is_success=is_success)
     return Change(
         settled,
         event,
-        is_success=state is PaymentState.SUCCEEDED,
+        is_success=is_success,
         is_surplus=is_surplus,
+        transfers=transfers,
+        frees_held_to=frees_held_to,
     )
+
+
+def _movements(
+    payment: Payment, verdict: Paid, *, is_success: bool
+) -> tuple[tuple[Transfer, ...], str | None]:
+    """Return what a confirmation moves in the ledger, and where what was held goes, if it goes."""
+    known = payment.gateway_payment_id
+    transfers: tuple[Transfer, ...] = ()
+    if known != verdict.gateway_payment_id:
+        transfers = captured(
+            payment.gateway, verdict, is_held=not is_success, is_further=known is not None
+        )
+    if verdict.is_repeated:
+        transfers += (surplus(payment.gateway, verdict, is_other=False),)
+    if known is None or not is_success:
+        return transfers, None
+    # Another charge that is in order takes the place of the one that is held.
+    return transfers, REVENUE if known == verdict.gateway_payment_id else SURPLUS
 
 
 def _put_off(payment: Payment, deferred: Deferred, claim: Claim | None) -> Change | None:
@@ -206,9 +245,9 @@ def _put_off(payment: Payment, deferred: Deferred, claim: Claim | None) -> Chang
 def _objection(payment: Payment, verdict: Paid) -> str | None:
     """Return why money that was taken must not be released yet."""
     if verdict.amount.currency != payment.amount.currency:
-        return "currency_differs"
+        return CURRENCY_DIFFERS
     if verdict.amount != payment.amount:
-        return "amount_differs"
+        return AMOUNT_DIFFERS
     return "gateway_says_risky" if verdict.is_risky else None
 
 

@@ -11,7 +11,7 @@ from services.payments import metrics
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask
 from services.payments.store import attempts as attempt_store
-from services.payments.store import payments as payment_store
+from services.payments.store import looks as look_store
 from services.payments.store.attempts import StoredOrder
 from shared.contracts.priorities import Priority
 from shared.errors import DatabaseUnavailableError, SluiceError
@@ -73,7 +73,7 @@ async def take_up_due(runtime: Runtime, most: int) -> list[asyncio.Task[None]]:
             room = most - len(due) - reserved * (len(Priority) - 1 - index)
             allowed = runtime.flow.claimable(REGISTRY, priority, room)
             if allowed and room > 0:
-                due += await payment_store.claim_due(connection, now, priority, allowed, room)
+                due += await look_store.claim_due(connection, now, priority, allowed, room)
         references = [payment.reference for payment in due]
         orders = await attempt_store.find_orders(connection, references) if due else {}
     return [

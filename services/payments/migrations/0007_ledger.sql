@@ -5,7 +5,8 @@ CREATE TABLE ledger_transfer (
     payment_id text        COLLATE "C" NOT NULL,
     kind       text        COLLATE "C" NOT NULL CHECK (kind IN (
                                'capture', 'fee', 'release', 'surplus', 'refund', 'refund_returned',
-                               'dispute_opened', 'dispute_won', 'dispute_lost')),
+                               'dispute_opened', 'dispute_won', 'dispute_lost',
+                               'dispute_reopened')),
     occasion   text        COLLATE "C" NOT NULL,
     debit      text        COLLATE "C" NOT NULL,
     credit     text        COLLATE "C" NOT NULL,
@@ -28,7 +29,7 @@ CREATE INDEX ledger_transfer_by_time ON ledger_transfer USING brin (at)
 
 -- What is rare, so that it is found without what is not.
 CREATE INDEX ledger_transfer_uncommon ON ledger_transfer (payment_id, kind, occasion)
-    WHERE kind NOT IN ('capture', 'fee');
+    WHERE kind NOT IN ('capture', 'fee') OR credit = 'held';
 
 -- The balances of everything written before `until`; what is younger is added when they are asked for.
 CREATE TABLE ledger_balance (

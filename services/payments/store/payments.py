@@ -12,16 +12,14 @@ import orjson
 
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.settlement import Change
+from services.payments.store import ledger as ledger_store
 from shared.contracts.base import Message
-from shared.contracts.priorities import Priority, priority_of
+from shared.contracts.priorities import Priority
 from shared.contracts.subscriptions import SUBSCRIPTIONS
 from shared.database import Connection
 from shared.gateways.interface import Method
 from shared.messaging.envelope import Outgoing
 from shared.money import Money
-
-#: How long a look at the gateway may hold a payment; longer than any gateway time-out.
-CHECK_LEASE_SECONDS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,7 @@ class NewPayment:
     created_at: datetime
     expires_at: datetime
     next_check_at: datetime
+    priority: Priority = Priority.NORMAL
     retries_automatically: bool = False
 
 
@@ -60,7 +59,7 @@ _PRIORITIES: Final[Mapping[str, Priority]] = {str(level): level for level in Pri
 _COLUMNS: Final = 19
 
 
-def _payment(record: asyncpg.Record, first: int = 0) -> Payment:
+def payment_of(record: asyncpg.Record, first: int = 0) -> Payment:
     """Read a payment whose columns begin at `first`.
 
     By position: every notice reads one, and each column by its name would cost a search.
@@ -96,7 +95,7 @@ async def find_by_references(
 ) -> dict[str, Payment]:
     """Return the payments that gateways know under these references, by reference."""
     records = await connection.fetch(_FIND_BY_REFERENCES, references)
-    return {record[0]: _payment(record, 1) for record in records}
+    return {record[0]: payment_of(record, 1) for record in records}
 
 
 _FIND_BY_IDS: Final = """
@@ -111,7 +110,7 @@ _FIND_BY_IDS: Final = """
 async def find_by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, Payment]:
     """Return payments by id."""
     records = await connection.fetch(_FIND_BY_IDS, ids)
-    return {record["id"]: _payment(record) for record in records}
+    return {record["id"]: payment_of(record) for record in records}
 
 
 _LOCK_PAYMENT: Final = """
@@ -128,7 +127,7 @@ async def lock_payment(connection: Connection, payment_id: str) -> Payment:
     """Return a payment that is there, and keep others from changing it in this transaction."""
     record = await connection.fetchrow(_LOCK_PAYMENT, payment_id)
     assert record is not None, "payments are never deleted"
-    return _payment(record)
+    return payment_of(record)
 
 
 # Saved only where the version is still the one that was decided on; the others are read and decided
@@ -169,6 +168,14 @@ _SAVE_AND_ANNOUNCE: Final = """
             AS message (id, queue, message_name, payload, traceparent)
           JOIN saved USING (id)
      RETURNING id, queue, message_name, payload, traceparent
+    ), booked AS (
+        INSERT INTO ledger_transfer (payment_id, kind, occasion, debit, credit, amount, currency,
+                                     reference)
+        SELECT id, kind, occasion, debit, credit, amount, currency, reference
+          FROM unnest($16::text[], $17::text[], $18::text[], $19::text[], $20::text[],
+                      $21::bigint[], $22::text[], $23::text[])
+            AS transfer (id, kind, occasion, debit, credit, amount, currency, reference)
+          JOIN saved USING (id)
     )
     SELECT id AS payment_id, NULL::bigint AS id, NULL AS queue, NULL AS message_name,
            NULL::json AS payload, NULL AS traceparent
@@ -185,11 +192,12 @@ async def save_and_announce(
     announcements: Mapping[str, tuple[Message, str | None]],
     now: datetime,
 ) -> tuple[frozenset[str], list[Outgoing]]:
-    """Save decided payments with their history, and announce those that were saved, in one commit.
+    """Save decided payments with history and ledger, and announce those that were saved, at once.
 
     Each payment may occur once; give them sorted by id, so that two savers cannot deadlock.
-    `announcements` are messages with their traceparent, by payment id. Returns the ids that were
-    saved and the messages to publish.
+    `announcements` are messages with their traceparent, by payment id. It is one statement, and
+    needs no transaction unless a change frees what was held. Returns the ids that were saved and
+    the messages to publish.
     """
     rows = [
         (payment_id, subscription.route(message), message.name, message.encode(), traceparent)
@@ -197,11 +205,39 @@ async def save_and_announce(
         for subscription in SUBSCRIPTIONS[type(message)]
     ]
     messages: list[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * 5
-    records = await connection.fetch(_SAVE_AND_ANNOUNCE, *_columns(changes), now, *messages)
+    records = await connection.fetch(
+        _SAVE_AND_ANNOUNCE, *_columns(changes), now, *messages, *_transfer_columns(changes)
+    )
+    saved = frozenset(
+        record["payment_id"] for record in records if record["payment_id"] is not None
+    )
+    for change in changes:
+        if change.frees_held_to is not None and change.payment.id in saved:
+            assert connection.is_in_transaction(), "what is held goes in a statement of its own"
+            await ledger_store.release_held(connection, change.payment.id, change.frees_held_to)
     return (
-        frozenset(record["payment_id"] for record in records if record["payment_id"] is not None),
+        saved,
         [Outgoing(*tuple(record)[1:]) for record in records if record["id"] is not None],
     )
+
+
+def _transfer_columns(changes: Sequence[Change]) -> list[Sequence[Any]]:
+    """Return what some changes move in the ledger, as columns."""
+    rows = [
+        (
+            change.payment.id,
+            transfer.kind,
+            transfer.occasion,
+            transfer.debit,
+            transfer.credit,
+            transfer.amount.minor_units,
+            transfer.amount.currency,
+            transfer.reference,
+        )
+        for change in changes
+        for transfer in change.transfers
+    ]
+    return list(zip(*rows, strict=True)) if rows else [()] * 8
 
 
 def _columns(changes: Sequence[Change]) -> list[Sequence[Any]]:
@@ -220,54 +256,6 @@ def _columns(changes: Sequence[Change]) -> list[Sequence[Any]]:
         for change in changes
     ]
     return list(zip(*rows, strict=True))
-
-
-# Claimed by a lease on the database's clock; the due time itself is business time.
-_CLAIM_DUE: Final = """
-    UPDATE payment
-       SET check_leased_until = clock_timestamp() + make_interval(secs => $6)
-     WHERE id = ANY (ARRAY(
-               SELECT due.id
-                 FROM unnest($3::text[], $4::int[]) AS allowed (gateway, most)
-                CROSS JOIN LATERAL (
-                      SELECT id, next_check_at
-                        FROM payment
-                       WHERE payment.gateway = allowed.gateway
-                         AND priority = $2
-                         AND next_check_at <= $1
-                         AND (check_leased_until IS NULL
-                              OR check_leased_until < clock_timestamp())
-                       ORDER BY next_check_at
-                       LIMIT allowed.most
-                         FOR UPDATE SKIP LOCKED) AS due
-                ORDER BY due.next_check_at
-                LIMIT $5))
- RETURNING id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
-           validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
-           version, priority, retries_automatically
-"""
-
-
-async def claim_due(
-    connection: Connection,
-    now: datetime,
-    priority: Priority,
-    allowed: Mapping[str, int],
-    limit: int,
-) -> list[Payment]:
-    """Take payments of one priority whose next look is due; others leave them alone for a while.
-
-    Args:
-        connection: In a transaction.
-        now: Business time.
-        priority: Whose turn it is.
-        allowed: The gateways that may be asked, each with the most of its payments to take.
-        limit: The most to take in all.
-    """
-    records = await connection.fetch(
-        _CLAIM_DUE, now, priority, [*allowed], [*allowed.values()], limit, CHECK_LEASE_SECONDS
-    )
-    return [_payment(record) for record in records]
 
 
 _INSERT_PAYMENT: Final = """
@@ -302,7 +290,7 @@ async def insert_payment(connection: Connection, new: NewPayment, reference: str
         new.expires_at,
         new.method.kind,
         orjson.dumps(asdict(new.method)).decode(),
-        priority_of(new.amount.minor_units, new.amount.currency),
+        new.priority,
         new.retries_automatically,
     )
     return inserted is not None
@@ -383,7 +371,7 @@ async def list_views(
 def _view(record: asyncpg.Record) -> PaymentView:
     metadata: Any = orjson.loads(record["metadata"])
     return PaymentView(
-        _payment(record),
+        payment_of(record),
         record["checkout_url"],
         record["return_url"],
         metadata,

@@ -10,7 +10,7 @@ import pytest
 
 from services.payments.domain.check_schedule import POLL_DELAYS
 from services.payments.handlers import reconciler
-from services.payments.store.payments import CHECK_LEASE_SECONDS
+from services.payments.store.looks import CHECK_LEASE_SECONDS
 from shared.gateways.interface import Order, Outcome
 from tests.integration.payments.world import (
     Payments,

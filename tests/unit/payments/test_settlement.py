@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.payments.domain.check_schedule import CONFIRMATION_DELAYS
+from services.payments.domain.ledger import REVENUE, SURPLUS
 from services.payments.domain.model import Deferred, PaymentState
 from services.payments.domain.settlement import settle, settle_start
 from services.payments.domain.state_machine import RESTING, TRANSITIONS
@@ -72,12 +73,26 @@ def test_confirmed_money_succeeds_whatever_was_claimed(
     assert change.payment.gateway_payment_id == "bank_1"
 
 
-@pytest.mark.parametrize(
-    ("state", "event"),
-    [(S.FAILED, "confirmed_late"), (S.CANCELLED, "confirmed_late"), (S.ON_HOLD, "released")],
-)
-def test_money_that_comes_late_still_succeeds(state: PaymentState, event: str) -> None:
-    assert check(state, paid(), "paid") == (S.SUCCEEDED, None, event)
+@pytest.mark.parametrize("state", [S.FAILED, S.CANCELLED])
+def test_money_that_comes_late_still_succeeds(state: PaymentState) -> None:
+    assert check(state, paid(), "paid") == (S.SUCCEEDED, None, "confirmed_late")
+
+
+def test_money_is_released_when_the_gateway_takes_its_doubt_back() -> None:
+    held = payment_in(S.ON_HOLD, reason="gateway_says_risky")
+
+    change = settle(held, paid(), claim="paid", now=NOW)
+
+    assert change is not None
+    assert (change.payment.state, change.event) == (S.SUCCEEDED, "released")
+    assert (change.transfers, change.frees_held_to) == ((), REVENUE)
+
+
+@pytest.mark.parametrize("reason", ["amount_differs", "currency_differs"])
+def test_money_is_not_released_when_the_gateway_tells_another_sum_than_before(reason: str) -> None:
+    held = payment_in(S.ON_HOLD, reason=reason)
+
+    assert settle(held, paid(), claim="paid", now=NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -139,6 +154,10 @@ def test_a_good_charge_beside_a_held_one_succeeds_and_is_flagged() -> None:
     assert change.is_success
     assert change.is_surplus
     assert change.payment.reason == "surplus_charge"
+    assert [(each.kind, each.occasion, each.credit) for each in change.transfers] == [
+        ("capture", "bank_2", REVENUE)
+    ]
+    assert change.frees_held_to == SURPLUS
 
 
 def test_a_payment_that_was_charged_twice_from_the_start_succeeds_and_is_flagged() -> None:
