@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from services.payments.handlers.flow_sync import in_step
 from services.payments.routes.payments import payment_routes
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
@@ -31,6 +32,7 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
     async with (
         open_core(settings, "payments", settings.database_url) as core,
         open_runtime(core, settings) as runtime,
+        in_step(runtime, "http") as keep_in_step,
     ):
         keys = IdempotencyKeys(core.database, core.clock)
         yield Part(
@@ -39,6 +41,7 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
                 *payment_routes(runtime, keys),
                 *message_routes(core, keys, "/api/payments"),
             ],
+            tasks=[keep_in_step],
             ping_database=core.database.ping,
             ping_redis=core.ping_redis,
             measure=core.measure,

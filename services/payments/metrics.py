@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from shared.metrics import LATENCY_BUCKETS
 
@@ -43,4 +43,29 @@ SETTLEMENT_SECONDS: Final = Histogram(
     "Time from the receipt of a notice to the commit of its payment's state.",
     ["gateway"],
     buckets=LATENCY_BUCKETS,
+)
+GATEWAY_CALLS: Final = Counter(
+    "payments_gateway_calls_total",
+    "Calls of gateways that passed the gate and ended, as the breakers count them.",
+    ["gateway"],
+)
+GATEWAY_FAILURES: Final = Counter(
+    "payments_gateway_failures_total",
+    "Calls that a gateway failed: it was not reached, did not answer in time, or had an error.",
+    ["gateway"],
+)
+BREAKER_STATE: Final = Gauge(
+    "payments_breaker_state",
+    "The breaker of a gateway: 0 closed, 1 half open, 2 open.",
+    ["gateway"],
+)
+BREAKER_TRANSITIONS: Final = Counter(
+    "payments_breaker_transitions_total",
+    "States that breakers came into, each counted by the process that decided it.",
+    ["gateway", "state"],
+)
+GATEWAY_SHARE: Final = Gauge(
+    "payments_gateway_share",
+    "What this process has of a gateway's limit: of its calls in flight, or of those per second.",
+    ["gateway", "limit", "part"],
 )

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from services.payments.handlers import notices, reconciler
+from services.payments.handlers.flow_sync import in_step
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
 from services.payments.store.tables import PARTITIONED_TABLES
@@ -28,6 +29,7 @@ async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
     async with (
         open_core(settings, "payments", settings.database_url) as core,
         open_runtime(core, settings) as runtime,
+        in_step(runtime, "worker") as keep_in_step,
         consume(
             core,
             settings.redis_address(),
@@ -37,6 +39,7 @@ async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
                 f"payments.{level}" for level in set(Priority) - settings.payments_priorities
             ),
             tasks=[
+                keep_in_step,
                 partial(reconciler.reconcile, runtime),
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
                 IdempotencyKeys(core.database, core.clock).forget_old_for_ever,

@@ -14,7 +14,10 @@ DOCUMENT = REPOSITORY / "docs" / "metrics.md"
 #: | `name` | type | `label`, `label` | meaning | alert |
 ROW = re.compile(r"\| `(?P<name>\w+)` \| (?P<type>\w+) \|(?P<labels>[^|]*)\|")
 
-UNITS = ("_seconds", "_total", "_bytes", "_messages", "dead_letters", "messages_in_hand")
+UNITS = (
+    *("_seconds", "_total", "_bytes", "_messages", "_state", "_share"),
+    *("dead_letters", "messages_in_hand"),
+)
 
 
 def declared() -> dict[str, tuple[str, tuple[str, ...]]]:

@@ -64,6 +64,10 @@ class CallCounts:
     calls: int = 0
     failures: int = 0
 
+    def plus(self, others: CallCounts) -> CallCounts:
+        """Return these calls and others together."""
+        return CallCounts(self.calls + others.calls, self.failures + others.failures)
+
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
@@ -175,10 +179,7 @@ def probed(breaker: Breaker, results: CallCounts) -> Breaker:
     """Return the breaker with results of probes; they count only while it is half open."""
     if breaker.state is not BreakerState.HALF_OPEN or not results.calls:
         return breaker
-    counts = CallCounts(
-        breaker.probes.calls + results.calls, breaker.probes.failures + results.failures
-    )
-    return replace(breaker, probes=counts)
+    return replace(breaker, probes=breaker.probes.plus(results))
 
 
 def _judge_probes(breaker: Breaker, policy: BreakerPolicy, now: datetime) -> Breaker:

@@ -29,9 +29,10 @@ class Share:
     #: What it may be using until it has heard of that; never less.
     calls_held: int = 0
     rate_held: float = 0.0
-    #: Calls in flight, and calls that could be: those that wait and those made lately.
+    #: Calls in flight, those that wait for a share, and those that ended since it last said so.
     in_flight: int = 0
     waiting: int = 0
+    made: int = 0
 
 
 def fair_calls(limit: int, wanted: Mapping[str, int], turn: int) -> dict[str, int]:
@@ -90,3 +91,39 @@ def next_rate(
     kept = own.rate or 0.0
     rate = min(target, max(kept, limit - held_by_others, 0.0))
     return rate, max(rate, kept)
+
+
+def next_share(
+    process: str,
+    own: Share,
+    others: Mapping[str, Share],
+    *,
+    calls_limit: int | None,
+    rate_limit: float | None,
+    turn: int,
+) -> Share:
+    """Return what a process has from now on, and what others must take it to be using.
+
+    Args:
+        process: Its name.
+        own: What it keeps to so far, and its need.
+        others: What the other processes hold, and their need.
+        calls_limit: Calls in flight of all processes together.
+        rate_limit: Calls a second of all processes together.
+        turn: Says who gets what cannot be split.
+    """
+    everybody = {**others, process: own}
+    calls, rate, calls_held, rate_held = None, None, own.in_flight, 0.0
+    if calls_limit is not None:
+        wanted = {name: share.in_flight + share.waiting for name, share in everybody.items()}
+        target = fair_calls(calls_limit, wanted, turn)[process]
+        held = sum(share.calls_held for share in others.values())
+        calls, calls_held = next_calls(calls_limit, own, target, held)
+    if rate_limit is not None:
+        wanted = {
+            name: share.in_flight + share.waiting + share.made for name, share in everybody.items()
+        }
+        fair = fair_rates(rate_limit, wanted)[process]
+        rate_held_by_others = sum(share.rate_held for share in others.values())
+        rate, rate_held = next_rate(rate_limit, own, fair, rate_held_by_others)
+    return Share(calls, rate, calls_held, rate_held, own.in_flight, own.waiting, own.made)

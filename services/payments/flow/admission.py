@@ -310,6 +310,8 @@ class Flow:
         rate = self._controls.gateway_rate.get(gateway)
         if rate is None:
             return True
+        if rate <= 0:
+            return False
         now = asyncio.get_running_loop().time()
         most = max(1.0, rate * BURST_SECONDS)
         bucket = self._buckets.setdefault(gateway, _Bucket(most, now))

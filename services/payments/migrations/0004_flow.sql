@@ -82,6 +82,8 @@ CREATE TABLE gateway_share (
     rate_held    double precision NOT NULL,
     in_flight    integer          NOT NULL,
     waiting      integer          NOT NULL,
+    -- Calls that ended since it last said so.
+    made         integer          NOT NULL,
     leased_until timestamptz      NOT NULL,
     PRIMARY KEY (gateway, process),
     CONSTRAINT held_covers_the_share CHECK (

@@ -9,9 +9,6 @@ from typing import Final
 from services.payments.domain.shares import Share
 from shared.database import Connection
 
-#: How long a process may use its shares after it last asked for them.
-SHARE_VALID_SECONDS: Final = 8.0
-
 #: Differences of rates below it are those of sums of fractions.
 _RATE_EXACTNESS: Final = 1e-6
 
@@ -26,7 +23,7 @@ class StoredShares:
 
 _LIST_SHARES: Final = """
     SELECT gateway_breaker.gateway, shares_version, process, calls, rate, calls_held, rate_held,
-           in_flight, waiting
+           in_flight, waiting, made
       FROM gateway_breaker
       LEFT JOIN gateway_share
              ON gateway_share.gateway = gateway_breaker.gateway
@@ -48,6 +45,7 @@ async def list_shares(connection: Connection, gateways: Sequence[str]) -> dict[s
                 rate_held=record["rate_held"],
                 in_flight=record["in_flight"],
                 waiting=record["waiting"],
+                made=record["made"],
             )
     return found
 
@@ -75,12 +73,12 @@ _SAVE_SHARE: Final = """
            AND leased_until > clock_timestamp()
     )
     INSERT INTO gateway_share (gateway, process, calls, rate, calls_held, rate_held, in_flight,
-                               waiting, leased_until)
-    SELECT won.gateway, $3, $4::int, $5::float8, $6, $7, $8, $9,
-           clock_timestamp() + make_interval(secs => $10)
+                               waiting, made, leased_until)
+    SELECT won.gateway, $3, $4::int, $5::float8, $6, $7, $8, $9, $10,
+           clock_timestamp() + make_interval(secs => $11)
       FROM won, others, own
-     WHERE ($4 IS NULL OR $4 <= greatest($11::int - others.calls, own.calls, 0))
-       AND ($5 IS NULL OR $5 <= greatest($12::float8 - others.rate, own.rate, 0) + $13::float8)
+     WHERE ($4 IS NULL OR $4 <= greatest($12::int - others.calls, own.calls, 0))
+       AND ($5 IS NULL OR $5 <= greatest($13::float8 - others.rate, own.rate, 0) + $14::float8)
         ON CONFLICT (gateway, process) DO UPDATE
        SET calls = excluded.calls,
            rate = excluded.rate,
@@ -88,6 +86,7 @@ _SAVE_SHARE: Final = """
            rate_held = excluded.rate_held,
            in_flight = excluded.in_flight,
            waiting = excluded.waiting,
+           made = excluded.made,
            leased_until = excluded.leased_until
  RETURNING true
 """
@@ -121,6 +120,7 @@ async def save_share(
             share.rate_held,
             share.in_flight,
             share.waiting,
+            share.made,
             lease_seconds,
             calls_limit,
             rate_limit,
