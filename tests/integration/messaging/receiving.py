@@ -12,14 +12,13 @@ import asyncpg
 from prometheus_client import REGISTRY
 
 from shared.contracts.payments import PaymentSucceeded
-from shared.contracts.subscriptions import queues_of
 from shared.messaging.receiver import CAPACITY, Delivery, Receiver
 from shared.process import Core
 from tests.support.messages import payment_succeeded
 from tests.support.polling import eventually
 from tests.support.queues import batch_of, receipts_for
 
-(GRANTS,) = queues_of("enrollment")
+GRANTS = "enrollment.grants"
 
 Deliveries = Sequence[Delivery[PaymentSucceeded]]
 

@@ -21,7 +21,6 @@ from redis.retry import Retry
 
 from deploy.local.ports import free_port
 from deploy.local.redis_server import RedisServer
-from shared.contracts.subscriptions import queues_of
 from shared.messaging import broker as broker_module
 from shared.messaging import redis_client
 from shared.messaging import worker as worker_module
@@ -35,7 +34,7 @@ from tests.support.messages import payment_succeeded
 from tests.support.polling import eventually
 from tests.support.queues import key_of, outgoing
 
-(GRANTS,) = queues_of("enrollment")
+GRANTS = "enrollment.grants"
 
 
 @dataclass

@@ -62,7 +62,7 @@ def enrollment_worker(core: Core, redis_url: str, handler: Any, **options: Any) 
         core,
         redis_url,
         handlers={PaymentSucceeded: handler},
-        priorities={"enrollment.grants": 0},
+        priorities={"enrollment.grants": 0, "enrollment.revocations": 10},
         **options,
     )
 

@@ -11,7 +11,6 @@ import redis.asyncio
 from prometheus_client import REGISTRY
 
 from deploy.local.redis_server import RedisServer
-from shared.contracts.subscriptions import queues_of
 from shared.messaging import publisher as publisher_module
 from shared.messaging.envelope import ITEMS_MAX
 from shared.messaging.publisher import Publisher
@@ -22,7 +21,7 @@ from tests.support.polling import eventually
 from tests.support.queues import bodies_on, items_on, key_of, outgoing, receipts_for
 from tests.support.tcp_proxy import proxied
 
-(GRANTS,) = queues_of("enrollment")
+GRANTS = "enrollment.grants"
 
 
 def failed_publications() -> float:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import dramatiq
 import pytest
 
-from shared.contracts.subscriptions import queues_of
 from shared.errors import RedisUnavailableError
 from shared.messaging.broker import SluiceBroker
 from shared.messaging.publisher import namespace
@@ -20,7 +19,7 @@ from shared.process import Core
 from tests.support.messages import payment_succeeded
 from tests.support.queues import bodies_on, key_of, outgoing
 
-(GRANTS,) = queues_of("enrollment")
+GRANTS = "enrollment.grants"
 KEY = key_of(GRANTS)
 NOTHING = Purged(0, 0)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY
 
-from shared.contracts.subscriptions import queues_of
 from shared.messaging import outbox
 from shared.messaging.queue_metrics import measure_queues
 from shared.process import Core
 from tests.support.messages import payment_succeeded
 from tests.support.queues import bodies_on, key_of, outgoing
 
-(GRANTS,) = queues_of("enrollment")
+GRANTS = "enrollment.grants"
 
 
 def messages(state: str) -> float | None:

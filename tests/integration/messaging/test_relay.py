@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from shared.contracts.subscriptions import queues_of
 from shared.messaging import outbox, relay
 from shared.messaging.envelope import ITEMS_MAX
 from shared.process import Core, open_core
@@ -16,7 +15,7 @@ from tests.support.queues import bodies_on, items_on
 from tests.support.settings import service_settings
 from tests.support.tcp_proxy import proxied
 
-(GRANTS,) = queues_of("enrollment")
+GRANTS = "enrollment.grants"
 
 
 async def append_due(core: Core, count: int) -> set[int]:
