@@ -6,10 +6,11 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from shared import metrics
 from shared.errors import SluiceError, TooManyRequestsError, TransientError
@@ -47,8 +48,29 @@ def build_application(
         if route.scope is not None:
             handler = _with_key(handler, route.scope, keyring, rate_limit)
         application.router.add_route(route.method, route.path, handler)
+    for path, methods in _methods_of_fixed_paths(routes).items():
+        application.router.add_route(hdrs.METH_ANY, path, partial(_refuse_method, methods))
     application[DIRECT] = direct
     return application
+
+
+def _methods_of_fixed_paths(routes: Sequence[Route | DirectRoute]) -> dict[str, list[str]]:
+    """Return what may be done at paths without parameters, unless it is anything."""
+    methods: dict[str, list[str]] = {}
+    for route in routes:
+        if "{" not in route.path:
+            method = "POST" if isinstance(route, DirectRoute) else route.method
+            methods.setdefault(route.path, []).append(method)
+    return {path: each for path, each in methods.items() if hdrs.METH_ANY not in each}
+
+
+async def _refuse_method(methods: Sequence[str], request: web.Request) -> web.StreamResponse:
+    """Refuse what a fixed path does not do.
+
+    Else a path with a parameter would be asked instead: `GET /api/payments/process` would look for
+    a payment with the id `process`.
+    """
+    raise web.HTTPMethodNotAllowed(request.method, sorted(methods))
 
 
 def _with_key(handler: Handler, scope: Scope, keyring: Keyring, rate_limit: RateLimit) -> Handler:
@@ -77,8 +99,10 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = answer_error(error, path=request.path, request_id=request_id)
     response.headers["X-Request-Id"] = request_id
     resource = request.match_info.route.resource
+    route, method = "none", "none"
     # Of an unknown route the method may be anything, and would make labels without end.
-    route, method = ("none", "none") if resource is None else (resource.canonical, request.method)
+    if resource is not None and response.status != web.HTTPMethodNotAllowed.status_code:
+        route, method = resource.canonical, request.method
     observe(route, method, response.status, started)
     return response
 

@@ -26,8 +26,9 @@ def _is_web_address(url: str) -> str:
 
 WebAddress = Annotated[
     str,
-    StringConstraints(max_length=2_000, pattern=r"^[\x21-\x7e]+$"),
+    StringConstraints(max_length=2_000, pattern=r"^[hH][tT][tT][pP][sS]?://[\x21-\x7e]+$"),
     AfterValidator(_is_web_address),
+    Field(json_schema_extra={"format": "uri"}),
 ]
 
 

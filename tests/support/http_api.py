@@ -118,6 +118,7 @@ async def serving(
     parts: Sequence[Part] = (),
     keyring: Keyring | None = None,
     rate: float = 100_000,
+    port: int = 0,
 ) -> AsyncIterator[Api]:
     """Serve routes, those of parts, the health routes and the description of all of them."""
     all_routes = [
@@ -130,20 +131,20 @@ async def serving(
         keyring=keyring or keyring_of_tests(),
         rate_limit=RateLimit(rate),
     )
-    async with serving_application(application, all_routes) as api:
+    async with serving_application(application, all_routes, port=port) as api:
         yield api
 
 
 @asynccontextmanager
 async def serving_application(
-    application: web.Application, routes: Sequence[Any] = ()
+    application: web.Application, routes: Sequence[Any] = (), *, port: int = 0
 ) -> AsyncIterator[Api]:
     """Serve an application; its answers are held to what `routes` say of them."""
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     listener = Listener(runner)
     try:
-        await listener.start("127.0.0.1", 0)
+        await listener.start("127.0.0.1", port)
         async with aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{listener.port}"
             yield Api(url, session, Description(routes))

@@ -94,6 +94,29 @@ async def test_what_is_not_there_answers_in_the_envelope(
         assert reply.headers["Allow"] == "GET,POST"
 
 
+async def test_a_fixed_path_refuses_what_it_does_not_do_and_asks_no_path_with_a_parameter() -> None:
+    async def read(request: web.Request) -> web.Response:
+        return Answer({"id": request.match_info["thing_id"]}).response()
+
+    things = [
+        Route("GET", "/api/things/{thing_id}", read),
+        Route("DELETE", "/api/things/{thing_id}", read),
+        Route("POST", "/api/things/process", greet),
+    ]
+    async with serving(things) as api:
+        other = await api.call("GET", "/api/things/7")
+        fixed = await api.call("POST", "/api/things/process")
+        refused = await api.call("GET", "/api/things/process")
+        unheard_of = await api.call("PROPFIND", "/api/things/process")
+        measured = await api.call("GET", "/metrics")
+
+    assert (other.data, fixed.status) == ({"id": "7"}, 200)
+    for reply in (refused, unheard_of):
+        assert (reply.status, reply.error["code"]) == (405, "method_not_allowed")
+        assert reply.headers["Allow"] == "POST"
+    assert b"PROPFIND" not in measured.raw, "a caller must not make labels"
+
+
 async def test_a_given_request_id_comes_back_and_a_malformed_one_is_replaced() -> None:
     async with serving([GREETING]) as api:
         for given in ("abc", "A-1_b.c", "x" * 64):
