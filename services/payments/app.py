@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from services.payments.handlers.flow_sync import in_step
+from services.payments.routes.controls import control_routes
+from services.payments.routes.holds import hold_routes
 from services.payments.routes.payments import payment_routes
+from services.payments.routes.profiles import profile_routes
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
 from services.payments.store.tables import PARTITIONED_TABLES
@@ -39,6 +42,9 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             name="payments-http",
             routes=[
                 *payment_routes(runtime, keys),
+                *hold_routes(runtime, keys),
+                *control_routes(runtime, keys),
+                *profile_routes(runtime, keys),
                 *message_routes(core, keys, "/api/payments"),
             ],
             tasks=[keep_in_step],

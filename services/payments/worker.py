@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
-from services.payments.handlers import notices, reconciler
+from services.payments.handlers import notices, profiles, reconciler
 from services.payments.handlers.flow_sync import in_step
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
@@ -41,6 +41,7 @@ async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             tasks=[
                 keep_in_step,
                 partial(reconciler.reconcile, runtime),
+                partial(profiles.follow_conditions, runtime),
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
                 IdempotencyKeys(core.database, core.clock).forget_old_for_ever,
             ],

@@ -1,18 +1,21 @@
-"""The list of what operators did by hand, for every service that has such actions."""
+"""What operators do by hand, over HTTP: carried out with a reason, and listed."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from typing_extensions import TypedDict
 
 from shared.database import Database
+from shared.web.application import CALLER
 from shared.web.bodies import Body, ShortText, TimeText, time_text
-from shared.web.operator_actions import ID_PREFIX, OperatorAction, list_actions
+from shared.web.idempotency import IdempotencyKeys
+from shared.web.operator_actions import ID_PREFIX, Instruction, OperatorAction, list_actions
 from shared.web.pages import PageQuery
-from shared.web.routes import PageOf, Route, Scope, parse_query
+from shared.web.routes import Answer, PageOf, Route, Scope, parse_query
 
 #: Why an operator does something: printable, and something to be seen.
 ReasonText = Annotated[
@@ -30,6 +33,39 @@ class ReasonBody(Body):
     """The body of an action that needs nothing but its reason."""
 
     reason: ReasonText
+
+
+class ReasonQuery(BaseModel):
+    """The query of an action whose request has no body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: ReasonText
+
+
+async def carry_out(
+    request: web.Request,
+    idempotency: IdempotencyKeys,
+    body: bytes,
+    reason: str,
+    work: Callable[[Instruction], Awaitable[Answer]],
+) -> web.StreamResponse:
+    """Answer a request for an action; `work` does it and records it under the instruction's id.
+
+    Args:
+        request: From a route with a scope.
+        idempotency: Keeps the answer.
+        body: What tells this request from others with its path.
+        reason: The operator's.
+        work: Called again with the same id when a request was cut off: what is recorded under the
+            id by then is done.
+    """
+    caller = request[CALLER]
+
+    async def instructed(action_id: str) -> Answer:
+        return await work(Instruction(action_id, caller, reason))
+
+    return await idempotency.run(request, body, caller=caller, prefix=ID_PREFIX, work=instructed)
 
 
 class ActionsQuery(PageQuery):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from services.payments.domain.ledger import REVENUE
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.refunds import Returned
 from services.payments.domain.settlement import HELD_BY_OPERATOR, Change
@@ -56,7 +57,7 @@ def release(payment: Payment, returned: Returned, *, has_open_retry: bool, now: 
         released = payment._replace(
             state=next_state(payment.state, PaymentState.SUCCEEDED), reason="released_by_operator"
         )
-        return Change(released, "released_by_operator", is_success=True, frees_held=True)
+        return Change(released, "released_by_operator", is_success=True, frees_held_to=REVENUE)
     state = PaymentState.RETRY_SCHEDULED if has_open_retry else PaymentState.UNKNOWN
     released = payment._replace(
         state=next_state(payment.state, state),
