@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from deploy.local.ports import free_port
 from deploy.local.redis_server import RedisServer
 from shared.contracts.payments import PaymentSucceeded
+from shared.contracts.subscriptions import queues_of, receipts_queue
 from shared.contracts.webhook import NoticeReceived
 from shared.messaging import broker as broker_module
 from shared.messaging import outbox
@@ -32,7 +33,7 @@ from tests.support.queues import key_of
 from tests.support.settings import service_settings
 from tests.support.tcp_proxy import proxied
 
-PAYMENT_QUEUES = {"payments.high": 0, "payments.medium": 10, "payments.normal": 20}
+PAYMENT_QUEUES = dict.fromkeys(queues_of("payments") - {receipts_queue("payments")}, 0)
 
 Deliveries = Sequence[Delivery[Any]]
 
