@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Annotated, Any, Final
 
 from aiohttp import web
@@ -11,13 +12,28 @@ from pydantic.alias_generators import to_camel
 
 from services.simulator import fates, ledger, notice_store, pages
 from services.simulator.behaviours import fault
+from services.simulator.control_answers import (
+    ClearedAnswer,
+    FateAnswer,
+    FatesAnswer,
+    LedgerAnswer,
+    ScriptAnswer,
+    SessionAnswer,
+    render_charges,
+    render_plan,
+)
 from services.simulator.core import Core
-from services.simulator.gateway import GatewaySimulator, Json
-from services.simulator.ledger import Charge
-from services.simulator.profiles import CALL_FAULTS, Plan, Profile
-from shared.errors import InvalidInputError, NotFoundError
+from services.simulator.gateway import GatewaySimulator
+from services.simulator.profiles import CALL_FAULTS, Profile
+from shared.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    SluiceError,
+    TransientError,
+)
 from shared.web.pages import SIZE_MAX
-from shared.web.routes import Answer, Route, parse, parse_query, read_body
+from shared.web.routes import Answer, Route, Text, parse, parse_query, read_body
 
 TIMES_MAX: Final = 1_000_000
 DELAY_SECONDS_MAX: Final = 600
@@ -64,23 +80,25 @@ class ReferenceQuery(_Body):
 def control_routes(core: Core, gateways: Sequence[GatewaySimulator]) -> list[Route]:
     """Return the routes below /simulator; none needs a key."""
     everything = _Everything(core, gateways)
+    away = (TransientError,)
     routes = [
-        Route("GET", "/simulator", everything.overview),
+        Route("GET", "/simulator", everything.overview, answer=Text("text/html")),
         Route("GET", "/simulator/", everything.overview),
-        Route("PUT", "/simulator/profile", everything.save_profile),
-        Route("GET", "/simulator/profile", everything.profile),
-        Route("DELETE", "/simulator/profile", everything.clear_profile),
+        Route(
+            "PUT",
+            "/simulator/profile",
+            everything.save_profile,
+            body=Profile,
+            answer=Profile,
+            errors=away,
+        ),
+        Route("GET", "/simulator/profile", everything.profile, answer=Profile | None, errors=away),
+        Route(
+            "DELETE", "/simulator/profile", everything.clear_profile, answer=NoneType, errors=away
+        ),
     ]
     for gateway in gateways:
-        base, one = f"/simulator/{gateway.name}", _One(core, gateway)
-        routes += [
-            Route("POST", f"{base}/script", one.script),
-            Route("DELETE", f"{base}/script", one.clear_scripts),
-            Route("POST", f"{base}/pay", one.pay),
-            Route("GET", f"{base}/ledger", one.ledger),
-            Route("GET", f"{base}/fates", one.fates),
-            Route("GET", f"{base}/sessions/{{reference}}", one.session),
-        ]
+        routes += _One(core, gateway).routes(f"/simulator/{gateway.name}", away)
     return routes
 
 
@@ -104,11 +122,13 @@ class _Everything:
         return Answer(_render_profile(profile)).response()
 
     async def profile(self, _request: web.Request) -> web.StreamResponse:
+        """Read the random profile in force; null is none."""
         async with self._core.database.connection() as connection:
             profile = await fates.find_profile(connection)
         return Answer(None if profile is None else _render_profile(profile)).response()
 
     async def clear_profile(self, _request: web.Request) -> web.StreamResponse:
+        """Put the random profile out of force."""
         async with self._core.database.connection() as connection:
             await fates.clear_profile(connection)
         return Answer(None).response()
@@ -121,7 +141,43 @@ class _One:
         self._core = core
         self._gateway = gateway
 
+    def routes(self, base: str, away: tuple[type[SluiceError], ...]) -> list[Route]:
+        """Return the gateway's routes below `base`."""
+        script, query = f"{base}/script", ReferenceQuery
+        return [
+            Route(
+                "POST",
+                script,
+                self.script,
+                body=ScriptRequest,
+                answer=ScriptAnswer,
+                status=201,
+                errors=away,
+            ),
+            Route("DELETE", script, self.clear_scripts, answer=ClearedAnswer, errors=away),
+            Route(
+                "POST",
+                f"{base}/pay",
+                self.pay,
+                body=PayRequest,
+                answer=SessionAnswer,
+                errors=(*away, NotFoundError, ConflictError),
+            ),
+            Route(
+                "GET", f"{base}/ledger", self.ledger, answer=LedgerAnswer, query=query, errors=away
+            ),
+            Route("GET", f"{base}/fates", self.fates, answer=FatesAnswer, query=query, errors=away),
+            Route(
+                "GET",
+                f"{base}/sessions/{{reference}}",
+                self.session,
+                answer=SessionAnswer,
+                errors=away,
+            ),
+        ]
+
     async def script(self, request: web.Request) -> web.StreamResponse:
+        """Make the next calls of an operation misbehave."""
         wish = parse(ScriptRequest, await read_body(request))
         operations = self._gateway.operations
         known = operations.get(wish.operation)
@@ -148,14 +204,20 @@ class _One:
                 reference=wish.reference,
                 times=wish.times,
             )
-        data = wish.model_dump(mode="json", by_alias=True)
-        return Answer({**data, "delaySeconds": chosen.delay_seconds}, status=201).response()
+        answer: ScriptAnswer = {
+            "operation": wish.operation,
+            "behaviour": wish.behaviour,
+            "times": wish.times,
+            "delaySeconds": chosen.delay_seconds,
+            "reference": wish.reference,
+        }
+        return Answer(answer, status=201).response()
 
     async def clear_scripts(self, _request: web.Request) -> web.StreamResponse:
         """Forget all scripts; magic amounts and numbers keep working."""
         async with self._core.database.connection() as connection:
             cleared = await fates.clear_scripts(connection, self._gateway.name)
-        return Answer({"cleared": cleared}).response()
+        return Answer(ClearedAnswer(cleared=cleared)).response()
 
     async def pay(self, request: web.Request) -> web.StreamResponse:
         """Do what the customer's buttons do."""
@@ -178,23 +240,22 @@ class _One:
         ):
             charges = await ledger.list_charges(connection, name, reference, SIZE_MAX)
             count = await ledger.count_charges(connection, name, reference)
-        rendered = [_render_charge(charge) for charge in charges]
-        return Answer({"charges": rendered, "count": count}).response()
+        return Answer(render_charges(charges, count)).response()
 
     async def fates(self, request: web.Request) -> web.StreamResponse:
         """List what the profile has decided, by reference from the last on."""
         reference = parse_query(ReferenceQuery, request).reference
         async with self._core.database.connection() as connection:
             recorded = await fates.list_fates(connection, self._gateway.name, reference, SIZE_MAX)
-        rendered = [
+        found: list[FateAnswer] = [
             {
                 "reference": each.reference,
-                **_render_plan(each.plan),
+                **render_plan(each.plan),
                 "recordedAt": each.recorded_at,
             }
             for each in recorded
         ]
-        return Answer({"fates": rendered}).response()
+        return Answer(FatesAnswer(fates=found)).response()
 
     async def session(self, request: web.Request) -> web.StreamResponse:
         """Tell everything about one payment: the gateway's part, its fate and its notices."""
@@ -210,7 +271,7 @@ class _One:
         return Answer(
             {
                 **session,
-                "fate": _render_plan(recorded[0].plan) if recorded else None,
+                "fate": render_plan(recorded[0].plan) if recorded else None,
                 "notices": [
                     {
                         "status": notice.status,
@@ -227,33 +288,3 @@ class _One:
 
 def _render_profile(profile: Profile) -> Any:
     return profile.model_dump(mode="json", by_alias=True)
-
-
-def _render_plan(plan: Plan) -> Json:
-    return {
-        "fate": plan.fate,
-        "noticeFate": plan.notice_fate,
-        "latencySeconds": plan.latency_seconds,
-        "lateSeconds": plan.late_seconds,
-        "customerActs": plan.customer_acts,
-    }
-
-
-def _render_charge(charge: Charge) -> Json:
-    rendered: Json = {
-        "gateway": charge.gateway,
-        "reference": charge.reference,
-        "gatewayPaymentId": charge.gateway_payment_id,
-        "amount": charge.charge.minor_units,
-        "currency": charge.charge.currency,
-        "priceAmount": charge.price.minor_units,
-        "priceCurrency": charge.price.currency,
-        "chargedAt": charge.charged_at,
-    }
-    if charge.val_id is not None:
-        rendered |= {
-            "valId": charge.val_id,
-            "bankTranId": charge.gateway_payment_id,
-            "riskLevel": charge.risk_level,
-        }
-    return rendered

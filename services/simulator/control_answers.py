@@ -1,0 +1,113 @@
+"""What the control API answers: the profile, scripts, the ledger, fates and sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from services.simulator.ledger import Charge
+from services.simulator.profiles import Fate, NoticeFate, Plan
+
+
+class ScriptAnswer(TypedDict):
+    """A script in force."""
+
+    operation: str
+    behaviour: str
+    times: Annotated[int, Field(description="How many calls it still changes")]
+    delaySeconds: float | None
+    reference: Annotated[str | None, Field(description="Of which payment; null: of any")]
+
+
+class ClearedAnswer(TypedDict):
+    """How many scripts were forgotten."""
+
+    cleared: int
+
+
+class ChargeAnswer(TypedDict):
+    """Money that was really taken; `price` is the same in the currency of the order."""
+
+    gateway: str
+    reference: Annotated[str, Field(description="The merchant's own")]
+    gatewayPaymentId: str
+    amount: int
+    currency: str
+    priceAmount: int
+    priceCurrency: str
+    chargedAt: datetime
+    valId: NotRequired[str]
+    bankTranId: NotRequired[str]
+    riskLevel: NotRequired[int]
+
+
+class LedgerAnswer(TypedDict):
+    """Charges, the newest first, at most 200, and how many there are."""
+
+    charges: list[ChargeAnswer]
+    count: int
+
+
+class PlanAnswer(TypedDict):
+    """What the profile has in store for a payment."""
+
+    fate: Fate
+    noticeFate: NoticeFate
+    latencySeconds: float
+    lateSeconds: float
+    customerActs: bool
+
+
+class FateAnswer(PlanAnswer):
+    """What the profile had in store for a payment when it was started."""
+
+    reference: str
+    recordedAt: datetime
+
+
+class FatesAnswer(TypedDict):
+    """Fates by reference, from the last on, at most 200."""
+
+    fates: list[FateAnswer]
+
+
+#: A session is the gateway's part, which each has its own, and `fate` and `notices` for all.
+SessionAnswer = Mapping[str, Any]
+
+
+def render_plan(plan: Plan) -> PlanAnswer:
+    """Return a plan as the API shows it."""
+    return {
+        "fate": plan.fate,
+        "noticeFate": plan.notice_fate,
+        "latencySeconds": plan.latency_seconds,
+        "lateSeconds": plan.late_seconds,
+        "customerActs": plan.customer_acts,
+    }
+
+
+def render_charges(charges: Sequence[Charge], count: int) -> LedgerAnswer:
+    """Return lines of the ledger as the API shows them."""
+    return {"charges": [_render_charge(charge) for charge in charges], "count": count}
+
+
+def _render_charge(charge: Charge) -> ChargeAnswer:
+    rendered: ChargeAnswer = {
+        "gateway": charge.gateway,
+        "reference": charge.reference,
+        "gatewayPaymentId": charge.gateway_payment_id,
+        "amount": charge.charge.minor_units,
+        "currency": charge.charge.currency,
+        "priceAmount": charge.price.minor_units,
+        "priceCurrency": charge.price.currency,
+        "chargedAt": charge.charged_at,
+    }
+    if charge.val_id is not None:
+        rendered["valId"] = charge.val_id
+        rendered["bankTranId"] = charge.gateway_payment_id
+        rendered["riskLevel"] = charge.risk_level
+    return rendered
