@@ -8,8 +8,9 @@ CREATE TABLE step_count (
     from_state   text        NOT NULL,
     to_state     text        NOT NULL,
     payments     integer     NOT NULL CHECK (payments > 0),
-    -- Our own time of those that came to rest: from the notice, or the begin of the call, to here.
-    milliseconds integer[]
+    -- Our own time of each that came to rest, from the notice or the begin of the call to here; NULL
+    -- where nothing was measured.
+    milliseconds integer[]   NOT NULL
 );
 
 -- Those rows folded, one for each minute, gateway and step, by one worker at a time. Late rows of a

@@ -12,7 +12,9 @@ import orjson
 
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.settlement import Change
+from services.payments.domain.statistics import Step
 from services.payments.store import ledger as ledger_store
+from services.payments.store.statistics import step_columns
 from shared.contracts.base import Message
 from shared.contracts.priorities import Priority
 from shared.contracts.subscriptions import SUBSCRIPTIONS
@@ -176,6 +178,13 @@ _SAVE_AND_ANNOUNCE: Final = """
                       $21::bigint[], $22::text[], $23::text[])
             AS transfer (id, kind, occasion, debit, credit, amount, currency, reference)
           JOIN saved USING (id)
+    ), counted AS (
+        INSERT INTO step_count (at, gateway, from_state, to_state, payments, milliseconds)
+        SELECT $10, gateway, from_state, to_state, count(*), array_agg(milliseconds)
+          FROM unnest($24::text[], $25::text[], $26::text[], $27::text[], $28::int[])
+            AS step (id, gateway, from_state, to_state, milliseconds)
+          JOIN saved USING (id)
+         GROUP BY gateway, from_state, to_state
     )
     SELECT id AS payment_id, NULL::bigint AS id, NULL AS queue, NULL AS message_name,
            NULL::json AS payload, NULL AS traceparent
@@ -191,11 +200,14 @@ async def save_and_announce(
     changes: Sequence[Change],
     announcements: Mapping[str, tuple[Message, str | None]],
     now: datetime,
+    *,
+    steps: Sequence[Step | None] = (),
 ) -> tuple[frozenset[str], list[Outgoing]]:
     """Save decided payments with history and ledger, and announce those that were saved, at once.
 
     Each payment may occur once; give them sorted by id, so that two savers cannot deadlock.
-    `announcements` are messages with their traceparent, by payment id. It is one statement, and
+    `announcements` are messages with their traceparent, by payment id. `steps` are what statistics
+    count of the changes. It is one statement, and
     needs no transaction unless a change frees what was held. Returns the ids that were saved and
     the messages to publish.
     """
@@ -206,7 +218,12 @@ async def save_and_announce(
     ]
     messages: list[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * 5
     records = await connection.fetch(
-        _SAVE_AND_ANNOUNCE, *_columns(changes), now, *messages, *_transfer_columns(changes)
+        _SAVE_AND_ANNOUNCE,
+        *_columns(changes),
+        now,
+        *messages,
+        *_transfer_columns(changes),
+        *step_columns(steps),
     )
     saved = frozenset(
         record["payment_id"] for record in records if record["payment_id"] is not None

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 
 from services.payments.domain import durations
-from services.payments.domain.statistics import StepCount
+from services.payments.domain.statistics import Step, StepCount
 from shared.database import Connection
 
 #: Rows folded at once; more are folded by the next run, at once.
@@ -28,6 +28,24 @@ class MinuteCount(NamedTuple):
 
     minute: datetime
     steps: StepCount
+
+
+class GatewayCalls(NamedTuple):
+    """Calls of gateways: all that ended, and those that failed as calls (a decline is none)."""
+
+    calls: int
+    failures: int
+
+    @property
+    def error_rate(self) -> float | None:
+        """Share of the calls that failed, in per cent."""
+        return 100 * self.failures / self.calls if self.calls else None
+
+
+def step_columns(steps: Sequence[Step | None]) -> list[Sequence[Any]]:
+    """Return steps as the columns that `payments.save_and_announce` counts."""
+    made = [step for step in steps if step is not None]
+    return list(zip(*made, strict=True)) if made else [()] * len(Step._fields)
 
 
 # Only one worker folds; the lock ends with the transaction. The digits only have to be ours.
@@ -108,7 +126,7 @@ def _count(gateway: str, before: str, after: str, records: Iterable[asyncpg.Reco
     measured: list[int] = []
     for record in records:
         payments += record["payments"]
-        measured += record["milliseconds"] or []
+        measured += [taken for taken in record["milliseconds"] if taken is not None]
     classes = durations.classify(measured)
     return StepCount(gateway, before, after, payments, len(measured), sum(measured), classes)
 
@@ -161,3 +179,17 @@ async def _fresh(connection: Connection, since: datetime | None) -> list[StepCou
 
 def _folded(values: Iterable[Any]) -> StepCount:
     return StepCount(*values)
+
+
+_CALLS_SINCE: Final = """
+    SELECT coalesce(sum(calls), 0)::int AS calls, coalesce(sum(failures), 0)::int AS failures
+      FROM gateway_calls
+     WHERE second >= $1
+"""
+
+
+async def read_calls(connection: Connection, since: datetime) -> GatewayCalls:
+    """Return how many calls of gateways ended, and how many of them failed; up to an hour back."""
+    record = await connection.fetchrow(_CALLS_SINCE, since)
+    assert record is not None, "a sum is a row"
+    return GatewayCalls(record["calls"], record["failures"])
