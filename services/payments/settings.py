@@ -19,7 +19,9 @@ from shared.gateways.registry import REGISTRY, GatewaySettings, no_gateway_is_on
 class GatewayLimitSettings(BaseModel):
     """What all processes together may do at one gateway; no limit where it says nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+    )
 
     #: Calls in flight at once.
     concurrency: int | None = Field(default=None, ge=1, le=10_000)
