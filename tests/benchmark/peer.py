@@ -150,10 +150,10 @@ class Peer(Side):
     def prepare(self, announced: Sequence[Announced]) -> None:
         """Make the database anew; the peer makes a payment from each webhook by itself."""
         self._open_database = self._servers.empty_database(DATABASE)
-        self._database.execute((self._files.home / "schema.sql").read_text())
-        self._database.execute(INSERT_OLD_PAYMENTS, OLD_ROWS)
-        self._database.execute(INSERT_OLD_ENROLLMENTS)
-        self._database.settle()
+        self.database.execute((self._files.home / "schema.sql").read_text())
+        self.database.execute(INSERT_OLD_PAYMENTS, OLD_ROWS)
+        self.database.execute(INSERT_OLD_ENROLLMENTS)
+        self.database.settle()
 
     def start_receiver(self) -> None:
         """Start the API process."""
@@ -168,13 +168,13 @@ class Peer(Side):
 
     def enrolled_count(self) -> int:
         """Count the enrollments made since `prepare`."""
-        count = self._database.value(COUNT_ENROLLMENTS)
+        count = self.database.value(COUNT_ENROLLMENTS)
         assert isinstance(count, int)
         return count - OLD_ROWS
 
     def enrolled_at(self) -> Mapping[str, float]:
         """Return when each event was enrolled."""
-        rows = self._database.rows(SELECT_ENROLLED_AT)
+        rows = self.database.rows(SELECT_ENROLLED_AT)
         return {row["event_id"]: row["enrolled_at"] for row in rows}
 
     def _gateway_command(self) -> Sequence[str]:

@@ -118,7 +118,7 @@ class Side(ABC):
             self._open_database = None
 
     @property
-    def _database(self) -> Database:
+    def database(self) -> Database:
         assert self._open_database is not None, "prepare comes first"
         return self._open_database
 

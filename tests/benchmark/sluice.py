@@ -74,12 +74,12 @@ class Sluice(Side):
         first_run = min(int(each.run.rpartition("-")[2]) for each in announced)
         history = f"history-{first_run - HISTORY_AGE_MILLISECONDS}"
         old = [expected_payment(index, history) for index in range(OLD_ROWS)]
-        insert_paid(self._database, old)
+        insert_paid(self.database, old)
         self._last_old_payment_id = old[-1].payment_id
         for each in announced:
             awaited = [expected_payment(index, each.run) for index in range(each.count)]
-            insert_awaited(self._database, awaited)
-        self._database.settle()
+            insert_awaited(self.database, awaited)
+        self.database.settle()
 
     def start_receiver(self) -> None:
         """Start the HTTP process of every service."""
@@ -91,19 +91,23 @@ class Sluice(Side):
 
     def enrolled_count(self) -> int:
         """Count the enrollments made since `prepare`."""
-        count = self._database.value(COUNT_ENROLLMENTS)
+        count = self.database.value(COUNT_ENROLLMENTS)
         assert isinstance(count, int)
         return count - OLD_ROWS
 
     def enrolled_at(self) -> Mapping[str, float]:
         """Return when each payment was enrolled."""
-        rows = self._database.rows(SELECT_ENROLLED_AT, self._last_old_payment_id)
+        rows = self.database.rows(SELECT_ENROLLED_AT, self._last_old_payment_id)
         return {row["payment_id"]: row["enrolled_at"] for row in rows}
 
-    def _start_processes(self, kind: str) -> None:
+    def start_worker(self, service: str) -> None:
+        """Start the worker of one service."""
+        self._start_processes("worker", [service])
+
+    def _start_processes(self, kind: str, services: Sequence[str] = SERVICES) -> None:
         """Start all of a kind, then wait for all: they take a moment to import."""
         started = []
-        for service in SERVICES:
+        for service in services:
             port = self._ports[service] if kind == "serve" else free_port()
             process = self._start(
                 f"{service} {kind}",

@@ -24,7 +24,7 @@ INSERT_PAYMENTS: Final = """
 INSERT INTO payments.payment
        (id, gateway, state, reason, amount, currency, customer_id, product_id, customer, product,
         return_url, metadata, reference, validation_id, gateway_payment_id, checks_made,
-        next_check_at, created_at, expires_at, updated_at, version)
+        next_check_at, created_at, expires_at, updated_at, version, priority)
 SELECT 'pay_' || ulid, 'sslcommerz', $4::text,
        CASE WHEN $4 = 'pending' THEN 'customer_must_pay' END,
        amount, 'BDT', 'cus_' || ulid, 'course-' || n % 50,
@@ -37,7 +37,8 @@ SELECT 'pay_' || ulid, 'sslcommerz', $4::text,
        CASE WHEN $4 = 'pending' THEN $5::int ELSE 0 END,
        CASE WHEN $4 = 'pending' THEN created_at + make_interval(secs => $6) END,
        created_at, created_at + interval '1 day', created_at,
-       CASE WHEN $4 = 'pending' THEN 2 + $5 ELSE 3 END
+       CASE WHEN $4 = 'pending' THEN 2 + $5 ELSE 3 END,
+       CASE WHEN amount > 200000 THEN 'high' WHEN amount >= 100000 THEN 'medium' ELSE 'normal' END
   FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) WITH ORDINALITY
     AS given (ulid, amount, created_at, n)
 """
