@@ -92,7 +92,7 @@ def _parameters(document: Json, operation: Json) -> str:
             f"<code>{escape(one['name'])}</code>",
             one["in"] + ("" if one.get("required") else ", optional"),
             _type(one["schema"]),
-            _words(one.get("description", "")),
+            _words(one.get("description", "")) + _default(one["schema"]),
         )
         for one in found
     ]
@@ -113,7 +113,8 @@ def _answers(document: Json, operation: Json) -> str:
         types = [
             _type(_inner(content["schema"])) for content in response.get("content", {}).values()
         ]
-        rows.append((escape(status), _words(response["description"]), " or ".join(types)))
+        words = _words(response["description"]).replace("\n\n", "<br>")
+        rows.append((escape(status), words, " or ".join(types)))
     return f"<h4>Answers</h4>{_table(rows)}"
 
 
@@ -181,10 +182,7 @@ def _type(schema: Json) -> str:  # noqa: PLR0911 - a case a keyword
 
 def _field(name: str, schema: Json, *, is_required: bool) -> tuple[str, ...]:
     label = f"<code>{escape(name)}</code>"
-    default = schema.get("default")
-    notes = _words(schema.get("description", ""))
-    if default is not None:
-        notes += f' <span class="quiet">default {escape(json.dumps(default))}</span>'
+    notes = _words(schema.get("description", "")) + _default(schema)
     return (label if is_required else f"{label}, optional", _type(schema), notes)
 
 
@@ -195,15 +193,21 @@ _LIMITS: Final[Mapping[str, str]] = {
     "exclusiveMinimum": "> {}",
     "maximum": "≤ {}",
     "exclusiveMaximum": "< {}",
-    "minLength": "at least {} characters",
-    "maxLength": "at most {} characters",
-    "pattern": "matches {}",
+    "pattern": "like {}",
 }
 
 
 def _limits(schema: Json) -> str:
     limits = [words.format(schema[name]) for name, words in _LIMITS.items() if name in schema]
+    if "maxLength" in schema:
+        limits.insert(0, f"{schema.get('minLength', 0)} to {schema['maxLength']} characters")
     return f' <span class="quiet">{escape(", ".join(limits))}</span>' if limits else ""
+
+
+def _default(schema: Json) -> str:
+    if schema.get("default") is None:
+        return ""
+    return f' <span class="quiet">default {escape(json.dumps(schema["default"]))}</span>'
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> str:

@@ -92,6 +92,8 @@ def test_a_list_shows_its_query() -> None:
 
     assert "<code>cursor</code>" in html
     assert "query, optional" in html
+    assert "default 50" in html
+    assert "1 to 100 characters" in html
     assert "list of" in html
 
 
