@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from services.payments.domain import durations
@@ -21,12 +21,17 @@ COMPLETED: Final = frozenset({_S.SUCCEEDED, _S.PARTIALLY_REFUNDED, _S.REFUNDED, 
 
 FAILED: Final = frozenset({_S.FAILED, _S.CANCELLED})
 
+#: A step from one state to another outside these changes nothing that is counted.
+_COUNTED: Final = RESULTS | COMPLETED | {_S.RETRY_SCHEDULED}
+
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
 #: Longest duration that is kept, about 24 days: what its column holds.
 _MILLISECONDS_MAX: Final = 2**31 - 1
 
 
 class Step(NamedTuple):
-    """One saved change of a payment's state. `milliseconds` only of what came to rest."""
+    """One change of a payment's state that counts. `milliseconds` only of what came to rest."""
 
     payment_id: str
     gateway: str
@@ -38,7 +43,7 @@ class Step(NamedTuple):
 def step(
     before: Payment, change: Change, now: datetime, *, since: datetime | None = None
 ) -> Step | None:
-    """Return the step that a change makes; None when the state stays.
+    """Return the step that a change makes; None when nothing is counted of it.
 
     Args:
         before: The payment that was decided on.
@@ -48,12 +53,11 @@ def step(
             was a person.
     """
     after = change.payment.state
-    if after is before.state:
+    if after is before.state or (after not in _COUNTED and before.state not in _COUNTED):
         return None
     milliseconds = None
     if since is not None and after in RESULTS and before.state not in COMPLETED:
-        passed = (now - since).total_seconds() * 1_000
-        milliseconds = min(max(0, round(passed)), _MILLISECONDS_MAX)
+        milliseconds = min(max(0, (now - since) // _MILLISECOND), _MILLISECONDS_MAX)
     return Step(before.id, before.gateway, before.state, after, milliseconds)
 
 

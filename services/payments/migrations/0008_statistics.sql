@@ -8,8 +8,7 @@ CREATE TABLE step_count (
     from_state   text        NOT NULL,
     to_state     text        NOT NULL,
     payments     integer     NOT NULL CHECK (payments > 0),
-    -- Our own time of each that came to rest, from the notice or the begin of the call to here; NULL
-    -- where nothing was measured.
+    -- Our own time of each that was measured: from the notice, or the begin of the call, to here.
     milliseconds integer[]   NOT NULL
 );
 

@@ -14,7 +14,7 @@ from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.settlement import Change
 from services.payments.domain.statistics import Step
 from services.payments.store import ledger as ledger_store
-from services.payments.store.statistics import step_columns
+from services.payments.store import statistics as statistics_store
 from shared.contracts.base import Message
 from shared.contracts.priorities import Priority
 from shared.contracts.subscriptions import SUBSCRIPTIONS
@@ -180,11 +180,10 @@ _SAVE_AND_ANNOUNCE: Final = """
           JOIN saved USING (id)
     ), counted AS (
         INSERT INTO step_count (at, gateway, from_state, to_state, payments, milliseconds)
-        SELECT $10, gateway, from_state, to_state, count(*), array_agg(milliseconds)
-          FROM unnest($24::text[], $25::text[], $26::text[], $27::text[], $28::int[])
-            AS step (id, gateway, from_state, to_state, milliseconds)
-          JOIN saved USING (id)
-         GROUP BY gateway, from_state, to_state
+        SELECT $10, gateway, from_state, to_state, payments, milliseconds::int[]
+          FROM unnest($24::text[], $25::text[], $26::text[], $27::int[], $28::text[])
+            AS step (gateway, from_state, to_state, payments, milliseconds)
+         WHERE (SELECT count(*) FROM saved) = cardinality($1)
     )
     SELECT id AS payment_id, NULL::bigint AS id, NULL AS queue, NULL AS message_name,
            NULL::json AS payload, NULL AS traceparent
@@ -223,7 +222,7 @@ async def save_and_announce(
         now,
         *messages,
         *_transfer_columns(changes),
-        *step_columns(steps),
+        *statistics_store.step_columns(steps),
     )
     saved = frozenset(
         record["payment_id"] for record in records if record["payment_id"] is not None
@@ -232,6 +231,10 @@ async def save_and_announce(
         if change.frees_held_to is not None and change.payment.id in saved:
             assert connection.is_in_transaction(), "what is held goes in a statement of its own"
             await ledger_store.release_held(connection, change.payment.id, change.frees_held_to)
+    if len(saved) < len(changes):
+        # Rare: another writer was faster. The statement counts all or nothing.
+        made = [step for step in steps if step is not None and step.payment_id in saved]
+        await statistics_store.count_steps(connection, made, now)
     return (
         saved,
         [Outgoing(*tuple(record)[1:]) for record in records if record["id"] is not None],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -43,9 +44,40 @@ class GatewayCalls(NamedTuple):
 
 
 def step_columns(steps: Sequence[Step | None]) -> list[Sequence[Any]]:
-    """Return steps as the columns that `payments.save_and_announce` counts."""
-    made = [step for step in steps if step is not None]
-    return list(zip(*made, strict=True)) if made else [()] * len(Step._fields)
+    """Return steps as the columns that `payments.save_and_announce` counts: a row of equal ones.
+
+    Added up here, because to do it there costs as much as saving a fifth of the payments.
+    """
+    durations_of: dict[tuple[str, str, str], list[int]] = {}
+    unmeasured: Counter[tuple[str, str, str]] = Counter()
+    for step in steps:
+        if step is None:
+            continue
+        key = step[1:4]
+        taken = durations_of.setdefault(key, [])
+        if step.milliseconds is None:
+            unmeasured[key] += 1
+        else:
+            taken.append(step.milliseconds)
+    rows = [
+        (*key, len(taken) + unmeasured[key], f"{{{','.join(map(str, taken))}}}")
+        for key, taken in durations_of.items()
+    ]
+    return list(zip(*rows, strict=True)) if rows else [()] * 5
+
+
+_COUNT_STEPS: Final = """
+    INSERT INTO step_count (at, gateway, from_state, to_state, payments, milliseconds)
+    SELECT $1, gateway, from_state, to_state, payments, milliseconds::int[]
+      FROM unnest($2::text[], $3::text[], $4::text[], $5::int[], $6::text[])
+        AS step (gateway, from_state, to_state, payments, milliseconds)
+"""
+
+
+async def count_steps(connection: Connection, steps: Sequence[Step], now: datetime) -> None:
+    """Count steps that were saved by a statement that did not count them."""
+    if steps:
+        await connection.execute(_COUNT_STEPS, now, *step_columns(steps))
 
 
 # Only one worker folds; the lock ends with the transaction. The digits only have to be ours.
@@ -126,7 +158,7 @@ def _count(gateway: str, before: str, after: str, records: Iterable[asyncpg.Reco
     measured: list[int] = []
     for record in records:
         payments += record["payments"]
-        measured += [taken for taken in record["milliseconds"] if taken is not None]
+        measured += record["milliseconds"]
     classes = durations.classify(measured)
     return StepCount(gateway, before, after, payments, len(measured), sum(measured), classes)
 

@@ -36,15 +36,16 @@ def test_a_payment_that_comes_to_rest_is_measured_since_the_work_began() -> None
     assert (found.payment_id, found.gateway) == (before.id, before.gateway)
 
 
-def test_a_payment_that_waits_on_is_no_step() -> None:
+@pytest.mark.parametrize("after", [S.PENDING, S.PROCESSING, S.UNKNOWN])
+def test_a_payment_that_goes_on_waiting_is_no_step(after: PaymentState) -> None:
     before = payment_in(S.PENDING)
 
-    assert step(before, change_to(before, S.PENDING), START, since=START) is None
+    assert step(before, change_to(before, after), START, since=START) is None
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(S.PENDING, S.PROCESSING), (S.REFUNDED, S.SUCCEEDED), (S.PENDING, S.RETRY_SCHEDULED)],
+    [(S.FAILED, S.PROCESSING), (S.REFUNDED, S.SUCCEEDED), (S.PENDING, S.RETRY_SCHEDULED)],
 )
 def test_what_is_no_result_is_not_measured(before: PaymentState, after: PaymentState) -> None:
     old = payment_in(before)
