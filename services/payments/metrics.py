@@ -33,10 +33,35 @@ SURPLUS_CHARGES: Final = Counter(
     "Payments for which a gateway took money more than once; one must be refunded.",
     ["gateway"],
 )
+REFUNDS: Final = Counter(
+    "payments_refunds_total",
+    "Refunds by what happened: requested, succeeded, failed, returned (after it had succeeded).",
+    ["gateway", "event"],
+)
+DISPUTES: Final = Counter(
+    "payments_disputes_total",
+    "Steps of disputes: dispute_opened, dispute_reopened, dispute_won, dispute_lost.",
+    ["gateway", "step"],
+)
 PROFILE_SWITCHES: Final = Counter(
     "payments_profile_switches_total",
     "Profiles of limits that came into force, by why: schedule, load, nothing, operator.",
     ["cause"],
+)
+RETRIES: Final = Counter(
+    "payments_retries_total",
+    "Retries by what happened: scheduled, begun, succeeded, exhausted, cancelled, parked.",
+    ["gateway", "kind", "event"],
+)
+SETTLEMENT_CHECKS: Final = Counter(
+    "payments_settlement_checks_total",
+    "Comparisons with what a gateway lists of a day, by result: agrees, differs, failed.",
+    ["gateway", "result"],
+)
+SETTLEMENT_FINDINGS: Final = Counter(
+    "payments_settlement_findings_total",
+    "Differences from what gateways list: mismatch, missing_here, missing_there, duplicate.",
+    ["gateway", "kind"],
 )
 SETTLEMENT_SECONDS: Final = Histogram(
     "payments_settlement_duration_seconds",

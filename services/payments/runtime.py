@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from services.payments.domain.state_machine import RESTING
 from services.payments.flow.admission import Flow, Purpose
 from services.payments.flow.controls import Controls
 from services.payments.settings import PaymentsSettings
+from services.payments.flow.retry_planning import Decided, RetryPlanner, policy_of
 from services.payments.store import attempts as attempt_store
 from services.payments.store import payments as payment_store
 from services.payments.store.attempts import StoredOrder
@@ -96,6 +98,8 @@ class Runtime:
     #: What our wallets may pay, by gateway.
     spending_limits: Mapping[str, SpendingLimits]
     results: Batcher[Judgement, None]
+    #: Decides, where a failure is recorded, whether the payment is tried again.
+    retries: RetryPlanner
 
     def priority_of(self, amount: Money) -> Priority:
         """Return how urgent a payment of this amount is."""
@@ -107,11 +111,14 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
     """Connect to the gateways and put together what handlers need."""
 
     async def record(judgements: Sequence[Judgement]) -> Sequence[None]:
-        await _record(core, judgements)
+        await _record(core, retries, judgements)
         return [None] * len(judgements)
 
     gateways = clients(settings, core.clock)
     results: Batcher[Judgement, None] = Batcher(
+    retries = RetryPlanner(
+        policy_of(settings), random.random, sure_after=settings.retry_lock_timeout
+    )
         record, spacing_seconds=RECORD_SPACING_SECONDS, load_rate=LOAD_RATE
     )
     try:
@@ -135,6 +142,7 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
                 name: keys.spending_limits() for name, keys in settings.gateways.items()
             },
             results=results,
+            retries=retries,
         )
     finally:
         await results.drain()
@@ -219,7 +227,7 @@ def page_found(stored: StoredOrder, outcome: Outcome) -> CheckoutOpened | None:
 _ROUNDS_MAX: Final = 10
 
 
-async def _record(core: Core, judgements: Sequence[Judgement]) -> None:
+async def _record(core: Core, retries: RetryPlanner, judgements: Sequence[Judgement]) -> None:
     """Commit what a batch of verdicts changes, with its announcements, then publish these.
 
     A payment that another writer changed meanwhile is read and judged anew.
@@ -235,7 +243,7 @@ async def _record(core: Core, judgements: Sequence[Judgement]) -> None:
             for id_, judgement in sorted(first_of_each.items())
             if (change := _decide(core, judgement)) is not None
         }
-        saved = await _save(core, list(decided.values()))
+        saved = await _save(core, retries, list(decided.values()))
         settled = (first_of_each.keys() - decided.keys()) | saved
         remaining = [
             judgement
@@ -251,31 +259,47 @@ async def _record(core: Core, judgements: Sequence[Judgement]) -> None:
             Judgement(fresh[j.payment.id], j.verdict, j.claim, j.asked_at, j.traceparent)
             for j in remaining
         ]
+            # What was said of one try says nothing of the next, unless it is money.
+            if fresh[j.payment.id].reference == j.payment.reference or isinstance(j.verdict, Paid)
     raise ConflictError(f"{len(remaining)} payments kept changing")
+        if not remaining:
+            return
 
 
 def _decide(core: Core, judgement: Judgement) -> Change | None:
     return settle(judgement.payment, judgement.verdict, claim=judgement.claim, now=core.clock())
 
 
-async def _save(core: Core, decided: Sequence[tuple[Judgement, Change]]) -> frozenset[str]:
+async def _save(
+    core: Core, retries: RetryPlanner, decided: Sequence[tuple[Judgement, Change]]
+) -> frozenset[str]:
     if not decided:
         return frozenset()
     announcements = {
+    now = core.clock()
         change.payment.id: (success(change.payment, judgement.asked_at), judgement.traceparent)
         for judgement, change in decided
         if change.is_success
     }
     # One statement as a rule, which commits by itself and saves two round trips.
-    is_several = any(change.frees_held_to is not None for _, change in decided)
+    is_several = any(
+        change.frees_held_to is not None or change.payment.retries_automatically
+        for _, change in decided
+    )
     lend = core.database.transaction if is_several else core.database.connection
     async with lend() as connection:
         saved, outgoing = await payment_store.save_and_announce(
-            connection, [change for _, change in decided], announcements, core.clock()
+        outcomes = [Decided(each.payment, each.verdict, change) for each, change in decided]
+        plan = await retries.plan(connection, outcomes, now)
+        steps = [
+            step(judgement.payment, change, now, since=judgement.asked_at)
+            for (judgement, _), change in zip(decided, plan.changes, strict=True)
+        ]
+            connection, plan.changes, announcements, now, steps=steps
         )
     core.publisher.publish(outgoing)
-    now = core.clock()
-    for judgement, change in decided:
+        outgoing += await retries.write(connection, plan, saved, now)
+    for (judgement, _), change in zip(decided, plan.changes, strict=True):
         if change.payment.id in saved:
             measure(judgement.payment, change)
             if judgement.claim is not None and _came_to_rest(judgement.payment, change):

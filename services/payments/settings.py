@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
 from datetime import UTC, timedelta, tzinfo
-from typing import Annotated
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
+import orjson
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_settings import NoDecode
 
 from shared.contracts.priorities import Priority
+from shared.gateways.interface import FailureKind
 from shared.gateways.registration import GatewayKeys
 from shared.gateways.registry import REGISTRY, GatewaySettings, no_gateway_is_on
+
+
+def _seconds(value: object) -> object:
+    """Take a plain number for seconds; everything else is ISO 8601, like PT5S."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+RetryDelay = Annotated[Duration, Field(ge=timedelta(0), le=timedelta(days=30))]
 
 
 class GatewayLimitSettings(BaseModel):
@@ -41,6 +63,14 @@ class PaymentsSettings(GatewaySettings):
     #: First look at a payment after its creation, in case its notice is lost.
     first_check_after: timedelta = Field(
         default=timedelta(seconds=30), gt=timedelta(0), alias="PAYMENT_FIRST_CHECK_AFTER"
+    )
+
+    #: The hour of UTC from which what was paid on the two days before is compared with what the
+    #: gateways list.
+    settlement_check_hour: int = Field(default=3, ge=0, le=23, alias="SETTLEMENT_CHECK_HOUR")
+    #: What becomes of money that comes when its payment had failed and its time was over.
+    late_success_policy: Literal["enroll", "refund"] = Field(
+        default="enroll", alias="LATE_SUCCESS_POLICY"
     )
 
     #: Calls that move money, in flight at once in one process. Those that only ask are bounded by
@@ -78,6 +108,57 @@ class PaymentsSettings(GatewaySettings):
     payments_priorities: Annotated[frozenset[Priority], NoDecode] = Field(
         default=frozenset(Priority), alias="PAYMENTS_PRIORITIES"
     )
+
+    #: Retries of a prompt on a phone that failed for technical reasons, and the first wait, which
+    #: doubles.
+    payment_retry_attempts: int = Field(default=3, ge=0, le=20, alias="PAYMENT_RETRY_ATTEMPTS")
+    payment_retry_delay: RetryDelay = Field(
+        default=timedelta(seconds=5), alias="PAYMENT_RETRY_DELAY"
+    )
+    #: Rows of the retry table that shall be others, as JSON: a kind of failure with its waits.
+    retry_policy: Annotated[
+        Mapping[FailureKind, Annotated[tuple[RetryDelay, ...], Field(max_length=20)]], NoDecode
+    ] = Field(default_factory=dict, alias="RETRY_POLICY")
+    #: A function of the installation that has the last word on every retry: `package.module:name`.
+    retry_plugin: Callable[..., Any] | None = Field(default=None, alias="RETRY_PLUGIN")
+    #: Tries of one payment, the first included, whatever made them fail.
+    retry_max_attempts: int = Field(default=8, ge=1, le=100, alias="RETRY_MAX_ATTEMPTS")
+    #: How long a worker has a retry for itself; after that another one takes it over.
+    retry_lock_timeout: Duration = Field(
+        default=timedelta(minutes=5), ge=timedelta(seconds=4), alias="RETRY_LOCK_TIMEOUT"
+    )
+    #: The longest time between two looks for retries that a worker left behind, or that are too
+    #: many. What is due is found within a second.
+    retry_processing_interval: Duration = Field(
+        default=timedelta(seconds=30), gt=timedelta(0), alias="RETRY_PROCESSING_INTERVAL"
+    )
+    #: Retries that may wait; of more than that the least urgent are parked.
+    retry_waiting_max: int = Field(default=100_000, ge=0, alias="RETRY_WAITING_MAX")
+
+    @field_validator("retry_policy", mode="before")
+    @classmethod
+    def _read_json(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return orjson.loads(value or "{}")
+        except orjson.JSONDecodeError:
+            raise ValueError('must be JSON, like {"insufficient_funds": ["PT24H"]}') from None
+
+    @field_validator("retry_plugin", mode="before")
+    @classmethod
+    def _load_plugin(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if not value:
+            return None
+        module, colon, name = value.partition(":")
+        if not (module and colon and name):
+            raise ValueError("must be package.module:function")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except Exception as error:  # noqa: BLE001 - a module of others may raise anything
+            raise ValueError(f"cannot be loaded ({type(error).__name__})") from None
 
     @field_validator("payments_priorities", mode="before")
     @classmethod

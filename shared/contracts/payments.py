@@ -89,3 +89,57 @@ class DisputeLost(DisputeMessage):
     """Fact: a dispute was decided against us, and the money is gone."""
 
     name: ClassVar = "payments.dispute_lost.v1"
+
+
+class RetryMessage(Message):
+    """What facts about retries have in common. `retries_made` does not count the first try."""
+
+    payment_id: Reference
+    customer_id: Reference
+    product_id: Reference
+    amount: MinorUnits
+    currency: CurrencyCode
+    retries_made: Annotated[int, Field(ge=0)]
+
+
+class RetryScheduled(RetryMessage):
+    """Fact: a try failed, and another one will be made, not before `due_at`.
+
+    `kind` is our name for the failure, `code` the gateway's own.
+    """
+
+    name: ClassVar = "payments.retry_scheduled.v1"
+
+    kind: Reference
+    code: Annotated[str, Field(max_length=200)]
+    due_at: AwareDatetime
+
+
+class RetrySucceeded(RetryMessage):
+    """Fact: a payment that had failed was paid by a retry. `PaymentSucceeded` is sent beside it."""
+
+    name: ClassVar = "payments.retry_succeeded.v1"
+
+    succeeded_at: AwareDatetime
+
+
+class RetryExhausted(RetryMessage):
+    """Fact: a try failed and no other one will be made; `customer_advice` says what to tell.
+
+    It is a code, which an application writes in the customer's language.
+    """
+
+    name: ClassVar = "payments.retry_exhausted.v1"
+
+    kind: Reference
+    code: Annotated[str, Field(max_length=200)]
+    customer_advice: Reference
+    exhausted_at: AwareDatetime
+
+
+class RetryCancelled(RetryMessage):
+    """Fact: somebody cancelled a retry before it was made; none will be."""
+
+    name: ClassVar = "payments.retry_cancelled.v1"
+
+    cancelled_at: AwareDatetime

@@ -19,6 +19,10 @@ from shared.contracts.payments import (
     DisputeWon,
     PaymentRefunded,
     PaymentSucceeded,
+    RetryCancelled,
+    RetryExhausted,
+    RetryScheduled,
+    RetrySucceeded,
 )
 from shared.contracts.priorities import THRESHOLDS, Priority, Thresholds, priority_of
 from shared.contracts.webhook import NoticeReceived
@@ -68,6 +72,10 @@ SUBSCRIPTIONS: Final[Mapping[type[Message], tuple[Subscription, ...]]] = Mapping
         DisputeLost: (_to("enrollment", REVOCATIONS_QUEUE),),
         DisputeOpened: (),
     }
+        RetryScheduled: (),
+        RetrySucceeded: (),
+        RetryExhausted: (),
+        RetryCancelled: (),
 )
 
 MESSAGES: Final[Mapping[str, type[Message]]] = MappingProxyType(

@@ -18,6 +18,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
+from shared.gateways.send_deadline import is_too_late
+
 #: Longest answer that is read, head included; a validation has about 2 kB.
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 
@@ -192,6 +194,9 @@ class HttpClient:
     async def _exchange(
         self, connection: _Connection, request: bytes, deadline: float
     ) -> HttpAnswer:
+        if is_too_late():
+            connection.abort()
+            raise HttpCallError("not_sent_in_time")
         self._watch.add(connection, deadline)
         try:
             answer = await connection.send(request)

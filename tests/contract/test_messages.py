@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import pytest
@@ -22,6 +23,10 @@ from shared.contracts.payments import (
     DisputeWon,
     PaymentRefunded,
     PaymentSucceeded,
+    RetryCancelled,
+    RetryExhausted,
+    RetryScheduled,
+    RetrySucceeded,
 )
 from shared.contracts.snapshots import DIRECTORY, render
 from shared.contracts.subscriptions import (
@@ -57,6 +62,15 @@ def a_dispute(kind: type[DisputeMessage]) -> DisputeMessage:
     )
 
 
+RETRIED: dict[str, Any] = {
+    "payment_id": "pay_1",
+    "customer_id": "cus_1",
+    "product_id": "course_1",
+    "amount": 115_000,
+    "currency": "BDT",
+    "retries_made": 1,
+}
+
 EXAMPLES: dict[type[Message], Message] = {
     NoticeReceived: NoticeReceived(
         gateway="sslcommerz",
@@ -67,6 +81,26 @@ EXAMPLES: dict[type[Message], Message] = {
         currency="BDT",
         received_at=NOW,
     ),
+    DisputeNoticed: DisputeNoticed(
+        gateway="stripe",
+        dispute="du_1",
+        reference="att_1",
+        amount=115_000,
+        currency="USD",
+        received_at=NOW,
+    ),
+    RetryScheduled: RetryScheduled(
+        **RETRIED, kind="insufficient_funds", code="insufficient_funds", due_at=NOW
+    ),
+    RetrySucceeded: RetrySucceeded(**RETRIED, succeeded_at=NOW),
+    RetryExhausted: RetryExhausted(
+        **RETRIED,
+        kind="card_declined",
+        code="generic_decline",
+        customer_advice="use_another_payment_method",
+        exhausted_at=NOW,
+    ),
+    RetryCancelled: RetryCancelled(**RETRIED, cancelled_at=NOW),
     CheckoutOpened: CheckoutOpened(
         payment_id="pay_1", reference="att_1", return_url="https://shop.example/back"
     ),
@@ -95,7 +129,9 @@ EXAMPLES: dict[type[Message], Message] = {
 }
 
 #: Facts that no service of ours needs yet.
-UNHEARD: frozenset[type[Message]] = frozenset({DisputeOpened})
+UNHEARD: frozenset[type[Message]] = frozenset(
+    {DisputeOpened, RetryScheduled, RetrySucceeded, RetryExhausted, RetryCancelled}
+)
 
 
 def test_every_message_has_a_snapshot_and_every_snapshot_a_message() -> None:

@@ -19,10 +19,13 @@ Delays: TypeAlias = tuple[timedelta, ...]
 
 _NEVER: Final[Delays] = ()
 
+#: No wait is longer, whoever asks for it.
+DELAY_MAX: Final = timedelta(days=30)
+
 
 def doubling(first: timedelta, attempts: int) -> Delays:
-    """Return `attempts` waits, each twice as long as the one before."""
-    return tuple(first * 2**number for number in range(attempts))
+    """Return `attempts` waits, each twice as long as the one before, up to the longest there is."""
+    return tuple(min(first * (1 << number), DELAY_MAX) for number in range(attempts))
 
 
 #: What holds unless an installation says otherwise.
@@ -67,9 +70,6 @@ CARD_TRIES_MAX: Final = 8
 #: Share of a wait by which it is prolonged at most, so that the failures of one bad minute do not
 #: come back in one second.
 JITTER_RATIO: Final = 0.1
-
-#: No wait is longer, whoever asks for it.
-DELAY_MAX: Final = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,6 @@ _AWAITING_START: Final = frozenset(
         PaymentState.CREATED,
         PaymentState.PENDING,
         PaymentState.UNKNOWN,
-        PaymentState.RETRY_SCHEDULED,
     }
 )
 

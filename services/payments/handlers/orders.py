@@ -14,7 +14,9 @@ from services.payments import metrics
 from services.payments.domain.model import Deferred, PaymentState
 from services.payments.domain.settlement import settle_start
 from services.payments.domain.state_machine import RESTING
+from services.payments.domain.statistics import step
 from services.payments.flow.admission import Purpose
+from services.payments.flow.retry_planning import NOT_ATTEMPTED, Decided
 from services.payments.runtime import (
     VERDICT_NAMES,
     Runtime,
@@ -28,6 +30,7 @@ from services.payments.store import payments as payment_store
 from services.payments.store.attempts import StoredOrder
 from services.payments.store.controls import NEW_PAYMENTS
 from services.payments.store.payments import PaymentView
+from services.payments.store.retries import find_retry
 from shared.contracts.base import Message
 from shared.database import Connection
 from shared.errors import (
@@ -49,19 +52,18 @@ from shared.gateways.interface import (
     Outcome,
     Paid,
     PaymentGateway,
-    Pending,
     Unknown,
     Wallet,
 )
+from shared.gateways.send_deadline import send_within
 from shared.identifiers import is_id, new_id
 from shared.messaging import outbox
 from shared.messaging.envelope import Outgoing
 from shared.money import Money
 
-#: The only answer of a look-up after which an order may be begun anew: nobody knows of it, or what
-#: was open is closed.
-NOT_ATTEMPTED: Final = Pending("not_attempted")
-
+#: How long after its record a try may be sent. A repeated request, and whoever takes over what a
+#: worker left behind, come later than that.
+SEND_WITHIN_SECONDS: Final = 30.0
 
 #: When a caller who comes during a drain may come again; nobody knows how long it lasts.
 DRAIN_RETRY_AFTER_SECONDS: Final = 60
@@ -81,6 +83,8 @@ class Purchase:
     product: dict[str, str]
     return_url: str | None
     metadata: dict[str, str]
+    #: Whether a failure is followed by further tries of ours.
+    retries_automatically: bool = False
 
 
 async def create_payment(runtime: Runtime, payment_id: str, purchase: Purchase) -> PaymentView:
@@ -161,6 +165,7 @@ async def _record_order(
         created_at=now,
         expires_at=now + runtime.expires_after,
         next_check_at=now + runtime.first_check_after,
+        retries_automatically=purchase.retries_automatically,
         priority=runtime.priority_of(purchase.amount),
     )
     async with runtime.core.database.transaction() as connection:
@@ -240,6 +245,8 @@ async def _resume(
         payment = (await payment_store.find_by_ids(connection, [last.payment_id]))[last.payment_id]
         if payment.state in _BEYOND_START:
             return None
+        if payment.retries_automatically and await find_retry(connection, payment.id) is not None:
+            return None  # It goes on by itself.
         stored = (await attempt_store.find_orders(connection, [last.reference]))[last.reference]
     asked_at = runtime.core.clock()
     outcome = await runtime.flow.call(
@@ -277,9 +284,12 @@ async def _resume(
 
 async def _start(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder) -> None:
     asked_at, order = runtime.core.clock(), stored.order
-    with runtime.core.tracing.span(
-        "payments.start", kind=SpanKind.CLIENT, attributes={"payment": stored.payment_id}
-    ) as traceparent:
+    with (
+        runtime.core.tracing.span(
+            "payments.start", kind=SpanKind.CLIENT, attributes={"payment": stored.payment_id}
+        ) as traceparent,
+        send_within(SEND_WITHIN_SECONDS),
+    ):
         outcome = await runtime.flow.call(
             gateway.name,
             runtime.priority_of(order.amount),
@@ -331,10 +341,17 @@ async def record_outcome(
             message = success(change.payment, asked_at)
         outgoing: list[Outgoing] = []
         if change is not None:
+            plan = await runtime.retries.plan(connection, [Decided(payment, outcome, change)], now)
+            (change,) = plan.changes
             announcements = {} if message is None else {payment.id: (message, traceparent)}
             _, outgoing = await payment_store.save_and_announce(
-                connection, [change], announcements, now
+                connection,
+                [change],
+                announcements,
+                now,
+                steps=[step(payment, change, now, since=asked_at)],
             )
+            outgoing += await runtime.retries.write(connection, plan, {payment.id}, now)
         elif message is not None:
             # A notice was faster than the answer and has decided more than it could.
             outgoing = await outbox.append(connection, [(message, traceparent)])

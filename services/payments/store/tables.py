@@ -9,6 +9,9 @@ from shared.partitions import PartitionedTable
 PARTITIONED_TABLES: Final = (
     PartitionedTable("payment", "month", id_prefix="pay"),
     PartitionedTable("payment_history", "month", id_prefix="pay"),
+    PartitionedTable("retry", "month", id_prefix="pay"),
+    PartitionedTable("retry_attempt", "month", id_prefix="pay"),
     PartitionedTable("attempt", "month", id_prefix="att"),
+    PartitionedTable("refund", "month", id_prefix="ref"),
     PartitionedTable("ledger_transfer", "month", id_prefix="pay"),
 )

@@ -34,7 +34,7 @@ WAITING = sorted(set(PaymentState) - RESTING)
 #: Those of which the live attempt decides; of a scheduled retry the next one will.
 UNDECIDED = sorted(set(WAITING) - {S.RETRY_SCHEDULED})
 #: Those in which an order may just have been sent.
-STARTABLE = [S.CREATED, S.PENDING, S.UNKNOWN, S.RETRY_SCHEDULED]
+STARTABLE = [S.CREATED, S.PENDING, S.UNKNOWN]
 CLAIMS: list[Claim | None] = [None, "paid", "failed", "cancelled", "expired", "other"]
 ENDED: list[Claim] = ["failed", "cancelled", "expired"]
 
