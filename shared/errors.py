@@ -15,6 +15,7 @@ SluiceError
     ├── TooManyRequestsError  over the rate limit (429)
     ├── SpendingLimitError    our own wallet must not pay as much (422)
     ├── GatewayRefusedError   the gateway would not begin (422)
+    ├── NotSupportedError     the gateway has no such thing (422)
     └── IllegalTransitionError  a state machine was asked for a step it does not have
 """
 
@@ -140,6 +141,12 @@ class GatewayRefusedError(PermanentError):
     """The gateway refused a request of ours for good; the message is its reason."""
 
     code = "gateway_refused"
+
+
+class NotSupportedError(PermanentError):
+    """What was asked for does not exist at the gateway; `details` names the field that decides."""
+
+    code = "not_supported"
 
 
 class IllegalTransitionError(PermanentError):

@@ -10,7 +10,9 @@ from typing import Final
 from services.payments.handlers.flow_sync import in_step
 from services.payments.routes.controls import control_routes
 from services.payments.routes.holds import hold_routes
+from services.payments.routes.disputes import dispute_routes
 from services.payments.routes.payments import payment_routes
+from services.payments.routes.refunds import refund_routes
 from services.payments.routes.profiles import profile_routes
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
@@ -42,6 +44,8 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             name="payments-http",
             routes=[
                 *payment_routes(runtime, keys),
+                *refund_routes(runtime, keys),
+                *dispute_routes(runtime),
                 *hold_routes(runtime, keys),
                 *control_routes(runtime, keys),
                 *profile_routes(runtime, keys),

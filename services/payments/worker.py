@@ -7,20 +7,26 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
-from services.payments.handlers import notices, profiles, reconciler
+from services.payments.handlers import disputes, notices, profiles, reconciler, refunds
 from services.payments.handlers.flow_sync import in_step
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
 from services.payments.store.tables import PARTITIONED_TABLES
 from shared import partitions
 from shared.contracts.priorities import Priority
-from shared.contracts.webhook import NoticeReceived
+from shared.contracts.subscriptions import DISPUTES_QUEUE
+from shared.contracts.webhook import DisputeNoticed, NoticeReceived
 from shared.messaging.consumption import consume
 from shared.process import Part, open_core
 from shared.web.idempotency import IdempotencyKeys
 
 #: Near-strict order: of what a worker has fetched, the lowest number goes first.
-PRIORITIES: Final = {"payments.high": 0, "payments.medium": 10, "payments.normal": 20}
+PRIORITIES: Final = {
+    "payments.high": 0,
+    "payments.medium": 10,
+    "payments.normal": 20,
+    DISPUTES_QUEUE: 30,
+}
 
 
 @asynccontextmanager
@@ -33,7 +39,10 @@ async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
         consume(
             core,
             settings.redis_address(),
-            handlers={NoticeReceived: partial(notices.check_notices, runtime)},
+            handlers={
+                NoticeReceived: partial(notices.check_notices, runtime),
+                DisputeNoticed: partial(disputes.check_disputes, runtime),
+            },
             priorities=PRIORITIES,
             left_out=frozenset(
                 f"payments.{level}" for level in set(Priority) - settings.payments_priorities
@@ -41,6 +50,8 @@ async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             tasks=[
                 keep_in_step,
                 partial(reconciler.reconcile, runtime),
+                partial(refunds.carry_out_refunds, runtime),
+                partial(disputes.watch_disputes, runtime),
                 partial(profiles.follow_conditions, runtime),
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
                 IdempotencyKeys(core.database, core.clock).forget_old_for_ever,

@@ -234,6 +234,8 @@ class Capabilities:
     limits: Mapping[str, Limits]
     charges_off_session: bool = False
     refunds: bool = False
+    #: Currencies of payments whose money it gives back; None where it does so in all it takes.
+    refund_currencies: frozenset[str] | None = None
     cancels: bool = False
     #: Whether it tells of disputes, and can be asked about them.
     disputes: bool = False
@@ -265,6 +267,16 @@ def refusal_of(name: str, capabilities: Capabilities, order: Order) -> Refusal |
         low = Money(limits.minimum, order.amount.currency)
         high = Money(limits.maximum, order.amount.currency)
         return Refusal("amount", f"{name} takes {low} to {high}")
+    return None
+
+
+def refund_refusal(name: str, capabilities: Capabilities, currency: str) -> Refusal | None:
+    """Return why a gateway cannot give back money of payments in a currency, or None."""
+    if not capabilities.refunds:
+        return Refusal("gateway", f"{name} has no refunds: give the money back another way")
+    known = capabilities.refund_currencies
+    if known is not None and currency not in known:
+        return Refusal("currency", f"{name} gives back {', '.join(sorted(known))}, not {currency}")
     return None
 
 

@@ -101,6 +101,14 @@ EXAMPLES: dict[type[Message], Message] = {
         exhausted_at=NOW,
     ),
     RetryCancelled: RetryCancelled(**RETRIED, cancelled_at=NOW),
+    DisputeNoticed: DisputeNoticed(
+        gateway="stripe",
+        dispute="du_1",
+        reference="att_1",
+        amount=115_000,
+        currency="USD",
+        received_at=NOW,
+    ),
     CheckoutOpened: CheckoutOpened(
         payment_id="pay_1", reference="att_1", return_url="https://shop.example/back"
     ),

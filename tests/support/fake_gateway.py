@@ -21,6 +21,7 @@ from shared.gateways.interface import (
     Outcome,
     Paid,
     Pending,
+    Refunded,
     RefundFailed,
     RefundOrder,
     RefundOutcome,
@@ -35,6 +36,7 @@ EVERYTHING_IN_BDT = Capabilities(
     methods=("checkout", "prompt", "card", "wallet"),
     limits={"BDT": Limits(1, MINOR_UNITS_MAX)},
     charges_off_session=True,
+    refunds=True,
     disputes=True,
     lists_payments=True,
 )
@@ -54,6 +56,15 @@ class FakeGateway:
     next_starts: list[Outcome] = field(default_factory=list)
     #: Answers to the next look-ups; without one what happened is told.
     next_look_ups: list[Outcome] = field(default_factory=list)
+    #: Every call that gives money back, the repeated ones included.
+    refund_calls: list[RefundOrder] = field(default_factory=list)
+    #: What was given back, by our reference; a repeated call is the same refund.
+    given_back: dict[str, RefundOrder] = field(default_factory=dict)
+    #: Answers to the next calls about refunds; without one the money was given back. Money moves
+    #: before any of them but `RefundFailed` is answered.
+    next_refunds: list[RefundOutcome] = field(default_factory=list)
+    #: Refunds that the customer's bank sent back.
+    bounced: set[str] = field(default_factory=set)
     #: It answers no question, as during an outage.
     is_silent: bool = False
     #: Charges that its list leaves out, and whether it may have left out more.
@@ -163,10 +174,21 @@ class FakeGateway:
         return Unknown("not_supported")
 
     async def refund(self, order: RefundOrder) -> RefundOutcome:
-        return RefundFailed("not_supported")
+        self.refund_calls.append(order)
+        return await self._answer_refund("refund", order)
 
     async def look_up_refund(self, order: RefundOrder) -> RefundOutcome:
-        return RefundFailed("not_supported")
+        return await self._answer_refund("look_up_refund", order)
+
+    async def _answer_refund(self, operation: str, order: RefundOrder) -> RefundOutcome:
+        unknown = await self._ask(operation, order.reference)
+        answer = self.next_refunds.pop(0) if self.next_refunds else None
+        if not isinstance(answer, RefundFailed):
+            known = self.given_back.setdefault(order.reference, order)
+            assert known.amount == order.amount, "another refund under the same reference"
+        if order.reference in self.bounced:
+            return RefundFailed("bounced")
+        return unknown or answer or Refunded(f"refund_of_{order.reference}")
 
     async def look_up_dispute(self, handle: str) -> DisputeOutcome:
         if unknown := await self._ask("look_up_dispute", handle):

@@ -9,6 +9,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, assert_never
 
+from services.payments.domain import ledger
+from services.payments.domain.ledger import Transfer
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.refunds import undisputed_state
 from services.payments.domain.settlement import Change
@@ -148,27 +150,59 @@ def take_step(
         refunded_total: What has been given back of it, in minor units.
         is_held_by_others: Whether the bank has its money by another dispute, too.
     """
+    booked = (booking_of(step, dispute),)
     if payment.state not in TAKEN:
         # Held money stays held: a person looks at it anyway, and nothing was given for it.
-        return Change(payment, step)
+        return Change(payment, step, transfers=booked)
     match step:
         case Step.OPENED | Step.REOPENED:
-            return _disputed(payment, step, f"disputed:{dispute.reason}")
+            changed = _disputed(payment, f"disputed:{dispute.reason}")
         case Step.LOST:
-            return _disputed(payment, step, LOST_REASON)
+            changed = _disputed(payment, LOST_REASON)
         case Step.WON if is_held_by_others:
-            return Change(payment, step)
+            changed = payment
         case Step.WON:
             state = undisputed_state(payment, refunded_total)
             reason = payment.reason if payment.reason == _LASTING_REASON else None
-            won = payment._replace(state=next_state(payment.state, state), reason=reason)
-            return Change(won, step)
+            changed = payment._replace(state=next_state(payment.state, state), reason=reason)
+        case _:
+            assert_never(step)
+    return Change(changed, step, transfers=booked)
+
+
+def _disputed(payment: Payment, reason: str) -> Payment:
+    return payment._replace(
+        state=next_state(payment.state, PaymentState.DISPUTED),
+        reason=payment.reason if payment.reason == _LASTING_REASON else reason,
+    )
+
+
+def booking_of(step: Step, dispute: Dispute) -> Transfer:
+    """Return what a step moves in the ledger; a dispute may take each step again."""
+    occasion = f"{dispute.id}:{dispute.version}"
+    match step:
+        case Step.OPENED:
+            return ledger.dispute_opened(dispute.gateway, occasion, dispute.amount)
+        case Step.REOPENED:
+            return ledger.dispute_reopened(occasion, dispute.amount)
+        case Step.WON:
+            return ledger.dispute_won(dispute.gateway, occasion, dispute.amount)
+        case Step.LOST:
+            return ledger.dispute_lost(occasion, dispute.amount)
     assert_never(step)
 
 
-def _disputed(payment: Payment, step: Step, reason: str) -> Change:
-    is_lasting = payment.reason == _LASTING_REASON
-    state = next_state(payment.state, PaymentState.DISPUTED)
-    return Change(
-        payment._replace(state=state, reason=payment.reason if is_lasting else reason), step
-    )
+def fee_change(known: Dispute | None, dispute: Dispute, payment: Payment) -> Change | None:
+    """Return what to book when the gateway charges more or less for a dispute than it did."""
+    if dispute.fee is None:
+        return None
+    before = known.fee if known is not None else None
+    booked = before.minor_units if before and before.currency == dispute.fee.currency else 0
+    more = dispute.fee.minor_units - booked
+    if more == 0:
+        return None
+    occasion, amount = f"{dispute.id}:{dispute.version}", Money(abs(more), dispute.fee.currency)
+    fee = ledger.fee(dispute.gateway, occasion, amount)
+    if more < 0:  # Some are given back with the money.
+        fee = fee._replace(debit=fee.credit, credit=fee.debit)
+    return Change(payment, "dispute_fee", transfers=(fee,))

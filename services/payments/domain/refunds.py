@@ -9,6 +9,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, assert_never
 
+from services.payments.domain import ledger
+from services.payments.domain.ledger import Transfer
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.settlement import Change
 from services.payments.domain.state_machine import next_state
@@ -54,6 +56,11 @@ REFUND_TRANSITIONS: Final[Mapping[RefundState, frozenset[RefundState]]] = Mappin
 
 #: States of a payment whose money can be given back.
 REFUNDABLE: Final = frozenset({PaymentState.SUCCEEDED, PaymentState.PARTIALLY_REFUNDED})
+
+#: States in which some of a payment's money may have been given back.
+GIVEN_BACK: Final = frozenset(
+    {PaymentState.PARTIALLY_REFUNDED, PaymentState.REFUNDED, PaymentState.DISPUTED}
+)
 
 #: Why a payment is on hold of which just the sum asked for was taken: it can be given back, whole.
 HELD_WITH_ALL_MONEY: Final = frozenset({"gateway_says_risky", "late_success"})
@@ -218,8 +225,9 @@ def _succeeded(
         updated_at=now,
     )
     total = returned.refunded + refund.amount.minor_units
-    change = _changed(payment, total, "refunded")
-    return RefundChange(done, total, change, is_success=True)
+    is_held = payment.state is PaymentState.ON_HOLD
+    booked = ledger.refunded(refund.gateway, refund.id, refund.amount, was_held=is_held)
+    return RefundChange(done, total, _changed(payment, total, "refunded", booked), is_success=True)
 
 
 def _failed(
@@ -237,13 +245,18 @@ def _failed(
         change = Change(payment, "refund_failed")
         return RefundChange(ended, returned.refunded, change)
     total = returned.refunded - refund.amount.minor_units
-    return RefundChange(ended, total, _changed(payment, total, "refund_returned"), is_returned=True)
+    state = state_with(payment, total)
+    booked = ledger.refund_returned(
+        refund.gateway, refund.id, refund.amount, was_held=state is PaymentState.ON_HOLD
+    )
+    change = _changed(payment, total, "refund_returned", booked)
+    return RefundChange(ended, total, change, is_returned=True)
 
 
-def _changed(payment: Payment, refunded_total: int, event: str) -> Change:
+def _changed(payment: Payment, refunded_total: int, event: str, booked: Transfer) -> Change:
     """Return a payment of which so much has been given back."""
-    state = state_with(payment, refunded_total)
-    return Change(payment._replace(state=next_state(payment.state, state)), event)
+    state = next_state(payment.state, state_with(payment, refunded_total))
+    return Change(payment._replace(state=state), event, transfers=(booked,))
 
 
 def state_with(payment: Payment, refunded_total: int) -> PaymentState:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 from opentelemetry.trace import SpanKind
 
 from services.payments import metrics
 from services.payments.domain.model import Payment
+from services.payments.domain.refunds import GIVEN_BACK
 from services.payments.domain.state_machine import TAKEN
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask
 from services.payments.store import payments as payment_store
+from services.payments.store import refunds as refund_store
 from shared.contracts.webhook import NoticeReceived
 from shared.errors import (
     GatewayUnavailableError,
@@ -36,6 +38,7 @@ async def check_notices(runtime: Runtime, deliveries: Sequence[Delivery[NoticeRe
     references = [delivery.message.reference for delivery in deliveries]
     async with runtime.core.database.connection() as connection:
         payments = await payment_store.find_by_references(connection, references)
+    await _hear_of_refunds(runtime, deliveries, payments)
     checks = []
     for delivery in deliveries:
         payment = payments.get(delivery.message.reference)
@@ -46,6 +49,24 @@ async def check_notices(runtime: Runtime, deliveries: Sequence[Delivery[NoticeRe
         else:
             checks.append(_check(runtime, delivery, payment))
     await asyncio.gather(*checks)
+
+
+async def _hear_of_refunds(
+    runtime: Runtime,
+    deliveries: Sequence[Delivery[NoticeReceived]],
+    payments: Mapping[str, Payment],
+) -> None:
+    """Let refunds be looked at that notices may be about: some come back after they succeeded."""
+    heard = {
+        payment.id
+        for delivery in deliveries
+        if delivery.message.claim == "other"
+        and (payment := payments.get(delivery.message.reference)) is not None
+        and payment.state in GIVEN_BACK
+    }
+    if heard:
+        async with runtime.core.database.connection() as connection:
+            await refund_store.look_now(connection, sorted(heard), runtime.core.clock())
 
 
 def _end_unknown(delivery: Delivery[NoticeReceived]) -> None:

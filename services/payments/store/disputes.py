@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -136,6 +137,7 @@ _CLAIM_DUE: Final = """
                SELECT id
                  FROM dispute
                 WHERE next_look_at <= $1
+                  AND gateway <> ALL ($4::text[])
                   AND (leased_until IS NULL OR leased_until < clock_timestamp())
                 ORDER BY next_look_at
                 LIMIT $2
@@ -145,9 +147,11 @@ _CLAIM_DUE: Final = """
 """
 
 
-async def claim_due_disputes(connection: Connection, now: datetime, limit: int) -> list[Dispute]:
-    """Take disputes whose next look at the gateway is due; others leave them alone for a while."""
-    records = await connection.fetch(_CLAIM_DUE, now, limit, LOOK_LEASE_SECONDS)
+async def claim_due_disputes(
+    connection: Connection, now: datetime, limit: int, *, but_of: Sequence[str]
+) -> list[Dispute]:
+    """Take disputes whose next look is due, but not of the gateways in `but_of`."""
+    records = await connection.fetch(_CLAIM_DUE, now, limit, LOOK_LEASE_SECONDS, but_of)
     return [_dispute(record) for record in records]
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
 import asyncpg
 
 from services.payments.domain.refunds import Refund, RefundState, Returned
 from shared.database import Connection
+from shared.errors import ConflictError
 from shared.money import Money
 
 #: How long whoever calls the gateway holds a refund: longer than the call may take.
 REFUND_LEASE_SECONDS: Final = 60
 
-#: The guards of migration 0006 that a new refund may meet.
-WITHIN_AMOUNT: Final = "refunds_within_amount"
-MONEY_IS_THERE: Final = "refund_of_money_that_is_there"
+#: What the guards of migration 0006 say of a new refund: the field, and what is wrong with it.
+_REFUSALS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "refunds_within_amount": ("amount", "is more than is left to give back"),
+        "refund_of_money_that_is_there": (
+            "paymentId",
+            "has no money that could be given back: not paid, given back, or disputed",
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +79,26 @@ async def insert_refund(connection: Connection, new: NewRefund) -> bool:
     The payment's row is locked until the transaction ends.
 
     Raises:
-        asyncpg.CheckViolationError: the payment has not as much left (`WITHIN_AMOUNT`), or its
-            money is not there (`MONEY_IS_THERE`). The transaction is then spoilt.
+        ConflictError: the payment has not as much left, or its money is not there. The database
+            refuses it, whatever was read before; the transaction is then spoilt.
     """
-    inserted = await connection.fetchval(
-        _INSERT,
-        new.id,
-        new.payment_id,
-        new.gateway,
-        new.amount.minor_units,
-        new.amount.currency,
-        new.reason,
-        new.requested_by,
-        new.created_at,
-    )
+    try:
+        inserted = await connection.fetchval(
+            _INSERT,
+            new.id,
+            new.payment_id,
+            new.gateway,
+            new.amount.minor_units,
+            new.amount.currency,
+            new.reason,
+            new.requested_by,
+            new.created_at,
+        )
+    except asyncpg.CheckViolationError as error:
+        if (refusal := _REFUSALS.get(error.constraint_name or "")) is None:
+            raise
+        field, problem = refusal
+        raise ConflictError(f"{field} {problem}", details={field: problem}) from error
     return inserted is not None
 
 
@@ -117,7 +132,7 @@ async def lock_refund(connection: Connection, refund_id: str) -> Refund:
     return _refund(record)
 
 
-# Of a payment at most one is lent at a time; the sends are counted before the call that may be one.
+# The sends are counted, and committed, before the call that may be one.
 _CLAIM: Final = """
     UPDATE refund
        SET leased_until = clock_timestamp() + make_interval(secs => $3),
@@ -149,6 +164,7 @@ _CLAIM_DUE: Final = """
                SELECT id
                  FROM refund
                 WHERE next_look_at <= $1
+                  AND gateway <> ALL ($4::text[])
                   AND (leased_until IS NULL OR leased_until < clock_timestamp())
                 ORDER BY next_look_at
                 LIMIT $2
@@ -158,10 +174,30 @@ _CLAIM_DUE: Final = """
 """
 
 
-async def claim_due_refunds(connection: Connection, now: datetime, limit: int) -> list[Refund]:
-    """Take refunds that are due, for a call to their gateways."""
-    records = await connection.fetch(_CLAIM_DUE, now, limit, REFUND_LEASE_SECONDS)
+async def claim_due_refunds(
+    connection: Connection, now: datetime, limit: int, *, but_of: Sequence[str]
+) -> list[Refund]:
+    """Take refunds that are due, for a call to their gateways, but not of those in `but_of`."""
+    records = await connection.fetch(_CLAIM_DUE, now, limit, REFUND_LEASE_SECONDS, but_of)
     return [_refund(record) for record in records]
+
+
+_CLAIM_UNKNOWN: Final = """
+    UPDATE refund
+       SET leased_until = clock_timestamp() + make_interval(secs => $2),
+           version = version + 1
+     WHERE id = $1
+       AND state = 'unknown'
+       AND (leased_until IS NULL OR leased_until < clock_timestamp())
+ RETURNING id, payment_id, gateway, amount, currency, state, reason, requested_by, detail, handle,
+           sends, sent_at, looks, next_look_at, created_at, updated_at, version
+"""
+
+
+async def claim_unknown_refund(connection: Connection, refund_id: str) -> Refund | None:
+    """Take a refund of which nothing is known; None when it is no such, or is asked about."""
+    record = await connection.fetchrow(_CLAIM_UNKNOWN, refund_id, REFUND_LEASE_SECONDS)
+    return None if record is None else _refund(record)
 
 
 _SAVE: Final = """

@@ -38,6 +38,7 @@ from shared.gateways.interface import (
     Unknown,
     refusal_of,
 )
+from shared.gateways.sslcommerz.refunds import CURRENCY as REFUND_CURRENCY
 from shared.gateways.sslcommerz.refunds import SslcommerzRefunds
 from shared.money import MINOR_UNITS_MAX, Money
 
@@ -67,6 +68,7 @@ class SslcommerzGateway:
             **dict.fromkeys(CONVERTED, Limits(1, MINOR_UNITS_MAX)),
         },
         refunds=True,
+        refund_currencies=frozenset({REFUND_CURRENCY}),
     )
 
     def __init__(

@@ -12,13 +12,15 @@ from typing import Any
 import asyncpg
 import orjson
 
-from services.payments.handlers import notices, reconciler
+from services.payments.handlers import disputes, notices, reconciler, refunds
+from services.payments.routes.disputes import dispute_routes
 from services.payments.routes.payments import payment_routes
+from services.payments.routes.refunds import refund_routes
 from services.payments.runtime import Runtime, open_runtime
 from services.payments.settings import PaymentsSettings
 from shared.clock import Clock
 from shared.contracts.base import Message
-from shared.contracts.webhook import NoticeReceived
+from shared.contracts.webhook import DisputeNoticed, NoticeReceived
 from shared.gateways.registration import SpendingLimits
 from shared.identifiers import is_id
 from shared.messaging.receiver import Receiver
@@ -113,7 +115,7 @@ class Payments:
         assert isinstance(data, dict)
         return data
 
-    async def notify(self, *notices: NoticeReceived) -> None:
+    async def notify(self, *notices: Message) -> None:
         """Deliver notices in one batch and wait for their receipts."""
         numbered: list[tuple[int, Message]] = []
         for notice in notices:
@@ -139,6 +141,47 @@ class Payments:
     async def look(self) -> int:
         """Let the reconciler look once at what is due."""
         return await look_at_due(self.runtime)
+
+    async def refund(
+        self, payment: dict[str, Any], key: str | None = None, **body: Any
+    ) -> dict[str, Any]:
+        """Give money of a payment back and return the refund as the API shows it."""
+        reply = await self.try_refund(payment, key, **body)
+        assert reply.status == 201, reply.json
+        data = reply.data
+        assert isinstance(data, dict)
+        return data
+
+    async def try_refund(
+        self, payment: dict[str, Any], key: str | None = None, **body: Any
+    ) -> Reply:
+        path = f"/api/payments/{payment['id']}/refunds"
+        body = {"reason": "changed their mind", **body}
+        return await self.api.call("POST", path, body, idempotency_key=key)
+
+    async def read_refund(self, refund: dict[str, Any]) -> dict[str, Any]:
+        data = (await self.api.call("GET", f"/api/refunds/{refund['id']}")).data
+        assert isinstance(data, dict)
+        return data
+
+    async def carry_out_refunds(self) -> int:
+        """Carry out the refunds that are due to the end, and return how many there were."""
+        work = await refunds.take_up_refunds(self.runtime, 100)
+        await asyncio.gather(*work)
+        return len(work)
+
+    async def look_at_disputes(self) -> int:
+        """Look at the disputes that are due to the end, and return how many there were."""
+        looks = await disputes.take_up_disputes(self.runtime, 100)
+        await asyncio.gather(*looks)
+        return len(looks)
+
+    async def facts(self, kind: type[Message]) -> list[dict[str, Any]]:
+        """Return what was announced of one kind, in order."""
+        found = await self.rows(
+            "SELECT payload::text FROM outbox WHERE message_name = $1 ORDER BY id", kind.name
+        )
+        return [orjson.loads(row["payload"]) for row in found]
 
     async def sql(self, statement: str, *values: Any) -> Any:
         async with self.core.database.connection() as connection:
@@ -179,11 +222,19 @@ async def running_payments(
     gateway, clock = gateway or FakeGateway(), clock or ManualClock()
     async with running_runtime(database_url, redis_url, gateway, clock, spending_limits) as runtime:
         core = runtime.core
-        routes = payment_routes(runtime, IdempotencyKeys(core.database, core.clock))
+        keys = IdempotencyKeys(core.database, core.clock)
+        routes = [
+            *payment_routes(runtime, keys),
+            *refund_routes(runtime, keys),
+            *dispute_routes(runtime),
+        ]
         receiver = Receiver(
             core.database,
             core.publisher,
-            {NoticeReceived: partial(notices.check_notices, runtime)},
+            {
+                NoticeReceived: partial(notices.check_notices, runtime),
+                DisputeNoticed: partial(disputes.check_disputes, runtime),
+            },
         )
         async with serving(routes) as api:
             yield Payments(runtime, gateway, clock, api, receiver)

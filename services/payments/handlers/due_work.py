@@ -1,0 +1,65 @@
+"""Takes up what is due, for ever, so that a slow gateway holds up its own work only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from services.payments.runtime import Runtime
+from shared.contracts.priorities import Priority
+from shared.errors import DatabaseUnavailableError
+from shared.gateways.registry import REGISTRY
+
+log = structlog.get_logger()
+
+#: Rows that one look takes up.
+BATCH_MAX: Final = 50
+
+#: Rows in hand at once.
+IN_HAND_MAX: Final = 4 * BATCH_MAX
+
+#: Pause when nothing, or not much, is due.
+INTERVAL_SECONDS: Final = 1.0
+
+
+async def take_up_for_ever(
+    what: str, take_up: Callable[[int], Awaitable[list[asyncio.Task[None]]]]
+) -> None:
+    """Let `take_up` begin work on as many due rows as there is room for, again and again.
+
+    Args:
+        what: The name of the work, for logs.
+        take_up: Claims at most so many rows, by a lease that runs out, and begins their work.
+    """
+    in_hand: set[asyncio.Task[None]] = set()
+    try:
+        while True:
+            room = min(BATCH_MAX, IN_HAND_MAX - len(in_hand))
+            taken: list[asyncio.Task[None]] = []
+            try:
+                taken = await take_up(room)
+            except DatabaseUnavailableError as error:
+                log.warning("due_work_waits", what=what, reason=error.message)
+            in_hand.update(taken)
+            ended = {task for task in in_hand if task.done()}
+            in_hand -= ended
+            for task in ended:
+                task.result()  # What nobody foresaw ends the process, and is started anew.
+            if len(in_hand) >= IN_HAND_MAX:
+                await asyncio.wait(in_hand, return_when=asyncio.FIRST_COMPLETED)
+            elif len(taken) < room:
+                await asyncio.sleep(INTERVAL_SECONDS)
+    finally:
+        for task in in_hand:
+            task.cancel()
+
+
+def gateways_at_rest(runtime: Runtime) -> list[str]:
+    """Return the gateways of which nothing is taken up: paused, or their breaker is open."""
+    called = {
+        name for level in Priority for name in runtime.flow.claimable(REGISTRY, level, BATCH_MAX)
+    }
+    return sorted(REGISTRY.keys() - called)
