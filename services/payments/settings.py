@@ -135,6 +135,23 @@ class PaymentsSettings(GatewaySettings):
     #: Retries that may wait; of more than that the least urgent are parked.
     retry_waiting_max: int = Field(default=100_000, ge=0, alias="RETRY_WAITING_MAX")
 
+    #: From when on operators are told: more that waits than this, more per cent of the calls of
+    #: gateways that fail, a longer average of our own time, fewer per cent that succeed.
+    queue_alert_threshold: int = Field(default=100, ge=1, alias="PAYMENT_QUEUE_ALERT_THRESHOLD")
+    error_rate_alert: float = Field(default=10, ge=0, le=100, alias="PAYMENT_ERROR_RATE_ALERT")
+    processing_time_alert: Duration = Field(
+        default=timedelta(seconds=30), gt=timedelta(0), alias="PAYMENT_PROCESSING_TIME_ALERT"
+    )
+    success_rate_alert: float = Field(default=90, ge=0, le=100, alias="PAYMENT_SUCCESS_RATE_ALERT")
+    #: Rates and averages are those of this time, and of no fewer results or calls than that.
+    alert_window: Duration = Field(
+        default=timedelta(minutes=5),
+        ge=timedelta(minutes=1),
+        le=timedelta(hours=1),
+        alias="PAYMENT_ALERT_WINDOW",
+    )
+    alert_minimum_samples: int = Field(default=20, ge=1, alias="PAYMENT_ALERT_MINIMUM_SAMPLES")
+
     @field_validator("retry_policy", mode="before")
     @classmethod
     def _read_json(cls, value: object) -> object:
