@@ -16,10 +16,11 @@ from services.payments.domain.call_health import judge
 from services.payments.domain.model import Deferred, Payment, Verdict
 from services.payments.domain.settlement import Change, settle
 from services.payments.domain.state_machine import RESTING
+from services.payments.domain.statistics import step
 from services.payments.flow.admission import Flow, Purpose
 from services.payments.flow.controls import Controls
-from services.payments.settings import PaymentsSettings
 from services.payments.flow.retry_planning import Decided, RetryPlanner, policy_of
+from services.payments.settings import PaymentsSettings
 from services.payments.store import attempts as attempt_store
 from services.payments.store import payments as payment_store
 from services.payments.store.attempts import StoredOrder
@@ -97,9 +98,9 @@ class Runtime:
     first_check_after: timedelta
     #: What our wallets may pay, by gateway.
     spending_limits: Mapping[str, SpendingLimits]
-    results: Batcher[Judgement, None]
     #: Decides, where a failure is recorded, whether the payment is tried again.
     retries: RetryPlanner
+    results: Batcher[Judgement, None]
 
     def priority_of(self, amount: Money) -> Priority:
         """Return how urgent a payment of this amount is."""
@@ -115,10 +116,10 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
         return [None] * len(judgements)
 
     gateways = clients(settings, core.clock)
-    results: Batcher[Judgement, None] = Batcher(
     retries = RetryPlanner(
         policy_of(settings), random.random, sure_after=settings.retry_lock_timeout
     )
+    results: Batcher[Judgement, None] = Batcher(
         record, spacing_seconds=RECORD_SPACING_SECONDS, load_rate=LOAD_RATE
     )
     try:
@@ -141,8 +142,8 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
             spending_limits={
                 name: keys.spending_limits() for name, keys in settings.gateways.items()
             },
-            results=results,
             retries=retries,
+            results=results,
         )
     finally:
         await results.drain()
@@ -258,12 +259,12 @@ async def _record(core: Core, retries: RetryPlanner, judgements: Sequence[Judgem
         remaining = [
             Judgement(fresh[j.payment.id], j.verdict, j.claim, j.asked_at, j.traceparent)
             for j in remaining
-        ]
             # What was said of one try says nothing of the next, unless it is money.
             if fresh[j.payment.id].reference == j.payment.reference or isinstance(j.verdict, Paid)
-    raise ConflictError(f"{len(remaining)} payments kept changing")
+        ]
         if not remaining:
             return
+    raise ConflictError(f"{len(remaining)} payments kept changing")
 
 
 def _decide(core: Core, judgement: Judgement) -> Change | None:
@@ -275,8 +276,8 @@ async def _save(
 ) -> frozenset[str]:
     if not decided:
         return frozenset()
-    announcements = {
     now = core.clock()
+    announcements = {
         change.payment.id: (success(change.payment, judgement.asked_at), judgement.traceparent)
         for judgement, change in decided
         if change.is_success
@@ -288,17 +289,17 @@ async def _save(
     )
     lend = core.database.transaction if is_several else core.database.connection
     async with lend() as connection:
-        saved, outgoing = await payment_store.save_and_announce(
         outcomes = [Decided(each.payment, each.verdict, change) for each, change in decided]
         plan = await retries.plan(connection, outcomes, now)
         steps = [
             step(judgement.payment, change, now, since=judgement.asked_at)
             for (judgement, _), change in zip(decided, plan.changes, strict=True)
         ]
+        saved, outgoing = await payment_store.save_and_announce(
             connection, plan.changes, announcements, now, steps=steps
         )
-    core.publisher.publish(outgoing)
         outgoing += await retries.write(connection, plan, saved, now)
+    core.publisher.publish(outgoing)
     for (judgement, _), change in zip(decided, plan.changes, strict=True):
         if change.payment.id in saved:
             measure(judgement.payment, change)

@@ -25,7 +25,7 @@ from shared.contracts.payments import (
     RetrySucceeded,
 )
 from shared.contracts.priorities import THRESHOLDS, Priority, Thresholds, priority_of
-from shared.contracts.webhook import DisputeNoticed, NoticeReceived
+from shared.contracts.webhook import NoticeReceived
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +65,17 @@ def _by_amount(message: NoticeReceived) -> str:
 SUBSCRIPTIONS: Final[Mapping[type[Message], tuple[Subscription, ...]]] = MappingProxyType(
     {
         NoticeReceived: (Subscription("payments", tuple(_NOTICE_QUEUES.values()), _by_amount),),
-        DisputeNoticed: (_to("payments", DISPUTES_QUEUE),),
         CheckoutOpened: (_to("webhook", "webhook.checkouts"),),
         PaymentSucceeded: (_to("enrollment", "enrollment.grants"),),
         PaymentRefunded: (_to("enrollment", REVOCATIONS_QUEUE),),
         DisputeWon: (_to("enrollment", REVOCATIONS_QUEUE),),
         DisputeLost: (_to("enrollment", REVOCATIONS_QUEUE),),
         DisputeOpened: (),
-    }
         RetryScheduled: (),
         RetrySucceeded: (),
         RetryExhausted: (),
         RetryCancelled: (),
+    }
 )
 
 MESSAGES: Final[Mapping[str, type[Message]]] = MappingProxyType(
