@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from services.simulator import fates, ledger, notice_store, pages
+from services.simulator import fates, ledger, movements, notice_store, pages
 from services.simulator.behaviours import fault
 from services.simulator.control_answers import (
     ClearedAnswer,
@@ -19,7 +19,7 @@ from services.simulator.control_answers import (
     LedgerAnswer,
     ScriptAnswer,
     SessionAnswer,
-    render_charges,
+    render_ledger,
     render_plan,
 )
 from services.simulator.core import Core
@@ -230,7 +230,7 @@ class _One:
         return Answer(await self._gateway.act(wish.reference, wish.fate)).response()
 
     async def ledger(self, request: web.Request) -> web.StreamResponse:
-        """List charges, the newest first, and count them all."""
+        """List charges and what moved after them, the newest first; count all charges."""
         reference = parse_query(ReferenceQuery, request).reference
         name = self._gateway.name
         # One snapshot, so that the number is that of the same charges.
@@ -239,8 +239,9 @@ class _One:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             charges = await ledger.list_charges(connection, name, reference, SIZE_MAX)
+            moved = await movements.list_movements(connection, name, reference, SIZE_MAX)
             count = await ledger.count_charges(connection, name, reference)
-        return Answer(render_charges(charges, count)).response()
+        return Answer(render_ledger(charges, count, moved)).response()
 
     async def fates(self, request: web.Request) -> web.StreamResponse:
         """List what the profile has decided, by reference from the last on."""

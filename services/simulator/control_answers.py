@@ -10,6 +10,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from services.simulator.ledger import Charge
+from services.simulator.movements import Movement, MovementKind
 from services.simulator.profiles import Fate, NoticeFate, Plan
 
 
@@ -45,11 +46,25 @@ class ChargeAnswer(TypedDict):
     riskLevel: NotRequired[int]
 
 
+class MovementAnswer(TypedDict):
+    """Money that moved after a charge."""
+
+    kind: MovementKind
+    name: Annotated[str, Field(description="What the merchant calls it; a dispute has no name")]
+    handle: Annotated[str, Field(description="What the gateway calls it")]
+    reference: Annotated[str, Field(description="The payment's")]
+    gatewayPaymentId: str
+    amount: int
+    currency: str
+    movedAt: datetime
+
+
 class LedgerAnswer(TypedDict):
-    """Charges, the newest first, at most 200, and how many there are."""
+    """Charges and what moved after them, the newest first, at most 200 of each."""
 
     charges: list[ChargeAnswer]
-    count: int
+    count: Annotated[int, Field(description="Of all charges")]
+    movements: list[MovementAnswer]
 
 
 class PlanAnswer(TypedDict):
@@ -90,9 +105,26 @@ def render_plan(plan: Plan) -> PlanAnswer:
     }
 
 
-def render_charges(charges: Sequence[Charge], count: int) -> LedgerAnswer:
-    """Return lines of the ledger as the API shows them."""
-    return {"charges": [_render_charge(charge) for charge in charges], "count": count}
+def render_ledger(charges: Sequence[Charge], count: int, moved: Sequence[Movement]) -> LedgerAnswer:
+    """Return charges, how many there are in all, and what moved after them, as the API shows it."""
+    return {
+        "charges": [_render_charge(charge) for charge in charges],
+        "count": count,
+        "movements": [_render_movement(movement) for movement in moved],
+    }
+
+
+def _render_movement(movement: Movement) -> MovementAnswer:
+    return {
+        "kind": movement.kind,
+        "name": movement.name,
+        "handle": movement.handle,
+        "reference": movement.reference,
+        "gatewayPaymentId": movement.gateway_payment_id,
+        "amount": movement.amount.minor_units,
+        "currency": movement.amount.currency,
+        "movedAt": movement.moved_at,
+    }
 
 
 def _render_charge(charge: Charge) -> ChargeAnswer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -11,6 +12,7 @@ import structlog
 
 from services.simulator.core import Treatment
 from services.simulator.gateway import Json
+from services.simulator.movements import Movement, MovementKind, insert_movement
 from services.simulator.sslcommerz import answers, refund_store
 from services.simulator.sslcommerz.domain import (
     CHARGE_CURRENCY,
@@ -104,6 +106,8 @@ async def _tell(runtime: Runtime, refund_ref_id: str) -> Json:
         if end is not RefundState.PROCESSING:
             await refund_store.save_refund_end(connection, refund_ref_id, end, now)
             refund = refund.ended(end, now)
+        if refund.state is RefundState.REFUNDED:
+            await insert_movement(connection, _movement(refund, now))
     return answers.refund_told(refund)
 
 
@@ -138,4 +142,17 @@ def _new_refund(
         asked=0,
         initiated_on=runtime.core.clock(),
         ended_on=None,
+    )
+
+
+def _movement(refund: Refund, now: datetime) -> Movement:
+    return Movement(
+        gateway=NAME,
+        reference=refund.tran_id,
+        gateway_payment_id=refund.bank_tran_id,
+        kind=MovementKind.REFUND,
+        name=refund.refund_trans_id,
+        handle=refund.refund_ref_id,
+        amount=refund.amount,
+        moved_at=now,
     )

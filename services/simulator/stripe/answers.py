@@ -156,21 +156,26 @@ def refund(refund: Refund) -> Json:
     return answer
 
 
-def dispute(dispute: Dispute) -> Json:
-    """Render a dispute; it has metadata of its own, so not the intent's."""
+def dispute(dispute: Dispute, intent: Json | None = None) -> Json:
+    """Render a dispute, with its intent inside if that is given.
+
+    It has metadata of its own, so not the intent's.
+    """
     return {
         "id": dispute.id,
         "object": "dispute",
         "amount": dispute.amount,
-        "balance_transactions": [],
+        "balance_transactions": _movements(dispute),
         "charge": dispute.charge,
         "created": _seconds(dispute.created_at),
         "currency": dispute.currency,
+        "enhanced_eligibility_types": [],
         "evidence": {},
+        "evidence_details": {"has_evidence": False, "past_due": False, "submission_count": 0},
         "is_charge_refundable": dispute.status.startswith("warning"),
         "livemode": False,
         "metadata": {},
-        "payment_intent": dispute.intent_id,
+        "payment_intent": dispute.intent_id if intent is None else intent,
         "reason": dispute.reason,
         "status": dispute.status,
     }
@@ -233,6 +238,28 @@ def search_result(path: str, data: Sequence[Any], *, has_more: bool) -> Json:
         "next_page": None,
         "url": path,
     }
+
+
+def _movements(dispute: Dispute) -> list[Json]:
+    """Render what a dispute moved on the account: taken, and given back; the fee stays taken."""
+    moved = [(dispute.withdrawn_at, -dispute.amount, dispute.fee, "Chargeback withdrawal")]
+    moved.append((dispute.reinstated_at, dispute.amount, 0, "Chargeback reversal"))
+    return [
+        {
+            "id": f"txn_{dispute.id.removeprefix('du_')}{'w' if amount < 0 else 'r'}",
+            "object": "balance_transaction",
+            "amount": amount,
+            "created": _seconds(moment),
+            "currency": dispute.currency,
+            "description": description,
+            "fee": fee,
+            "net": amount - fee,
+            "source": dispute.id,
+            "type": "adjustment",
+        }
+        for moment, amount, fee, description in moved
+        if moment is not None
+    ]
 
 
 def _next_action(intent: Intent, public_url: str) -> Json | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -115,9 +115,44 @@ class Refund:
     due_status: RefundStatus | None = None
 
 
+class DisputeStatus(StrEnum):
+    """Where a dispute stands; the steps between are in the table `transition`."""
+
+    #: An inquiry: the bank asks, and takes nothing yet.
+    WARNING_NEEDS_RESPONSE = "warning_needs_response"
+    WARNING_UNDER_REVIEW = "warning_under_review"
+    WARNING_CLOSED = "warning_closed"
+    NEEDS_RESPONSE = "needs_response"
+    UNDER_REVIEW = "under_review"
+    #: Decided, and heard again: by the wish of the bank, or of the merchant.
+    APPEAL_NEEDS_RESPONSE = "appeal_needs_response"
+    APPEAL_UNDER_REVIEW = "appeal_under_review"
+    WON = "won"
+    LOST = "lost"
+
+
+#: In which the bank has taken nothing, or has given it back.
+MONEY_IS_OURS: Final = frozenset(
+    {
+        DisputeStatus.WARNING_NEEDS_RESPONSE,
+        DisputeStatus.WARNING_UNDER_REVIEW,
+        DisputeStatus.WARNING_CLOSED,
+        DisputeStatus.WON,
+    }
+)
+
+DECIDED: Final = frozenset({DisputeStatus.WARNING_CLOSED, DisputeStatus.WON, DisputeStatus.LOST})
+
+#: What a dispute costs, in minor units of whatever currency; an inquiry costs nothing.
+DISPUTE_FEE: Final = 1_500
+
+
 @dataclass(frozen=True, slots=True)
 class Dispute:
-    """A customer's bank takes a charge back, or wants to."""
+    """A customer's bank takes a charge back, or wants to.
+
+    `withdrawn_at` is when it last took the money, `reinstated_at` when it gave it back since.
+    """
 
     id: str
     intent_id: str
@@ -125,8 +160,26 @@ class Dispute:
     amount: int
     currency: str
     reason: str
-    status: str
+    status: DisputeStatus
     created_at: datetime
+    withdrawn_at: datetime | None = None
+    reinstated_at: datetime | None = None
+    fee: int = 0
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether the bank has the money now."""
+        return self.withdrawn_at is not None and self.reinstated_at is None
+
+    def moved_to(self, status: DisputeStatus, now: datetime) -> Dispute:
+        """Return the dispute in another status, with the money where it then is."""
+        moved = replace(self, status=status)
+        if status in MONEY_IS_OURS:
+            return replace(moved, reinstated_at=now) if self.is_withdrawn else moved
+        if self.is_withdrawn:
+            return moved
+        fee = self.fee or DISPUTE_FEE
+        return replace(moved, withdrawn_at=now, reinstated_at=None, fee=fee)
 
 
 @dataclass(frozen=True, slots=True)

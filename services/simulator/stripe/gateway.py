@@ -10,7 +10,15 @@ from pydantic import SecretStr
 from services.simulator.core import Core
 from services.simulator.gateway import Json
 from services.simulator.settings import SimulatorSettings
-from services.simulator.stripe import answers, customers, idempotency, object_store, page, store
+from services.simulator.stripe import (
+    answers,
+    customers,
+    dispute_store,
+    idempotency,
+    object_store,
+    page,
+    store,
+)
 from services.simulator.stripe.domain import Intent, IntentStatus
 from services.simulator.stripe.routes import protocol_routes
 from services.simulator.stripe.runtime import Runtime
@@ -62,7 +70,7 @@ class StripeSimulator:
         newest = intents[0]
         async with self._runtime.core.database.connection() as connection:
             refunds = await object_store.list_refunds(connection, newest.id, None, None, SHOWN_MAX)
-            disputes = await object_store.list_disputes(connection, newest.id)
+            disputes = await dispute_store.list_disputes_of_intent(connection, newest.id)
         return {
             "reference": reference,
             **_render(newest, self._runtime.core.public_url),

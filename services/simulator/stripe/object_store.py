@@ -1,4 +1,4 @@
-"""SQL of refunds, disputes, events, customers and payment methods, one typed function each."""
+"""SQL of refunds, events, customers and payment methods, one typed function each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import asyncpg
 import orjson
 
 from services.simulator.stripe.domain import (
-    Dispute,
     PaymentMethod,
     Refund,
     RefundStatus,
@@ -111,53 +110,6 @@ _LIST_DUE_REFUNDS: Final = """
 async def list_due_refunds(connection: Connection, now: datetime, limit: int) -> Sequence[Refund]:
     """Read refunds whose time has come."""
     return [_refund(row) for row in await connection.fetch(_LIST_DUE_REFUNDS, now, limit)]
-
-
-_INSERT_DISPUTE: Final = """
-    INSERT INTO stripe_dispute (
-               id, intent_id, charge, amount, currency, reason, status, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-"""
-
-
-async def insert_dispute(connection: Connection, dispute: Dispute) -> None:
-    """Store a new dispute."""
-    await connection.execute(
-        _INSERT_DISPUTE,
-        dispute.id,
-        dispute.intent_id,
-        dispute.charge,
-        dispute.amount,
-        dispute.currency,
-        dispute.reason,
-        dispute.status,
-        dispute.created_at,
-    )
-
-
-_LIST_DISPUTES: Final = """
-    SELECT id, intent_id, charge, amount, currency, reason, status, created_at
-      FROM stripe_dispute
-     WHERE intent_id = $1
-     ORDER BY created_at, id
-"""
-
-
-async def list_disputes(connection: Connection, intent_id: str) -> Sequence[Dispute]:
-    """Read the disputes of an intent, the oldest first."""
-    return [
-        Dispute(
-            id=row["id"],
-            intent_id=row["intent_id"],
-            charge=row["charge"],
-            amount=row["amount"],
-            currency=row["currency"],
-            reason=row["reason"],
-            status=row["status"],
-            created_at=row["created_at"],
-        )
-        for row in await connection.fetch(_LIST_DISPUTES, intent_id)
-    ]
 
 
 _INSERT_EVENT: Final = """

@@ -1,4 +1,4 @@
-"""Endpoints of refunds and events, and disputes: what happens after a payment."""
+"""Endpoints of refunds and events: what happens after a payment."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import orjson
 from services.simulator.core import Treatment
 from services.simulator.faults import Reply
 from services.simulator.gateway import LAPSED_MAX
-from services.simulator.stripe import answers, events, object_store, store
+from services.simulator.movements import Movement, MovementKind, insert_movement
+from services.simulator.stripe import answers, dispute_store, events, object_store, store
 from services.simulator.stripe.cards import RefundFate
 from services.simulator.stripe.domain import (
     REFUND_REASONS,
-    Dispute,
     Intent,
     Refund,
     RefundStatus,
@@ -23,8 +23,9 @@ from services.simulator.stripe.domain import (
 from services.simulator.stripe.errors import bad_request, missing, refused
 from services.simulator.stripe.parameters import Parameters
 from services.simulator.stripe.runtime import Call, Runtime, Work, new_id
-from services.simulator.stripe.scenarios import OTHER, REFUND
+from services.simulator.stripe.scenarios import NAME, OTHER, REFUND
 from shared.database import Connection
+from shared.money import Money
 
 #: How long a refund to a card that is not refunded at once takes to get where it ends.
 SETTLING: Final = timedelta(seconds=20)
@@ -51,9 +52,12 @@ def create(runtime: Runtime, call: Call) -> Work:
     async def run(connection: Connection, _treatment: Treatment) -> Reply:
         intent = await _lock_charged(connection, intent_id, charge)
         now = runtime.core.clock()
+        await _require_undisputed(connection, intent)
         refund = _new_refund(intent, amount, now)
         refund = replace(refund, reason=reason, metadata=metadata)
         await object_store.insert_refund(connection, refund)
+        if refund.status is RefundStatus.SUCCEEDED:
+            await _move(connection, intent, refund, MovementKind.REFUND, now)
         refunded = replace(intent, amount_refunded=intent.amount_refunded + refund.amount)
         await store.save_intent(connection, refunded, expected=intent.status)
         # The events name the request that refunds, not the one that charged.
@@ -137,31 +141,6 @@ async def settle_due(runtime: Runtime) -> int:
     return len(due)
 
 
-async def open_dispute(runtime: Runtime, intent_id: str, reason: str) -> Dispute | None:
-    """Let the customer's bank take a charge back; none if nothing was charged."""
-    now = runtime.core.clock()
-    async with runtime.core.database.transaction() as connection:
-        intent = await store.lock_intent(connection, intent_id)
-        if intent is None or not intent.amount_received or intent.latest_charge is None:
-            return None
-        dispute = Dispute(
-            id=new_id("du"),
-            intent_id=intent.id,
-            charge=intent.latest_charge,
-            amount=intent.amount_received,
-            currency=intent.currency,
-            reason=reason,
-            status="needs_response",
-            created_at=now,
-        )
-        await object_store.insert_dispute(connection, dispute)
-        shown = answers.dispute(dispute)
-        for kind in ("charge.dispute.created", "charge.dispute.funds_withdrawn"):
-            await events.announce(runtime, connection, intent, kind, shown)
-    runtime.core.wake()
-    return dispute
-
-
 async def _lock_charged(
     connection: Connection, intent_id: str | None, charge: str | None
 ) -> Intent:
@@ -179,6 +158,33 @@ async def _lock_charged(
             param=param,
         )
     return intent
+
+
+async def _require_undisputed(connection: Connection, intent: Intent) -> None:
+    """Refuse to give back what the customer's bank has taken already."""
+    disputes = await dispute_store.list_disputes_of_intent(connection, intent.id)
+    if any(dispute.is_withdrawn for dispute in disputes):
+        raise refused(
+            f"Charge {intent.latest_charge} has been charged back; cannot issue a refund.",
+            code="charge_disputed",
+        )
+
+
+async def _move(
+    connection: Connection, intent: Intent, refund: Refund, kind: MovementKind, now: datetime
+) -> None:
+    """Write into the ledger that a refund's money moved."""
+    movement = Movement(
+        gateway=NAME,
+        reference=intent.reference,
+        gateway_payment_id=intent.id,
+        kind=kind,
+        name=refund.metadata.get("reference", refund.id),
+        handle=refund.id,
+        amount=Money(refund.amount, refund.currency.upper()),
+        moved_at=now,
+    )
+    await insert_movement(connection, movement)
 
 
 def _new_refund(intent: Intent, amount: int | None, now: datetime) -> Refund:
@@ -227,6 +233,11 @@ async def _settle(runtime: Runtime, connection: Connection, refund: Refund) -> N
     if not await object_store.settle_refund(connection, refund.id, refund.due_status, reason):
         return
     settled = replace(refund, status=refund.due_status, failure_reason=reason)
+    now = runtime.core.clock()
+    if not has_failed:
+        await _move(connection, intent, refund, MovementKind.REFUND, now)
+    elif refund.status is RefundStatus.SUCCEEDED:
+        await _move(connection, intent, refund, MovementKind.REFUND_RETURNED, now)
     if has_failed:
         returned = replace(intent, amount_refunded=intent.amount_refunded - refund.amount)
         await store.save_intent(connection, returned, expected=intent.status)

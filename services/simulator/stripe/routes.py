@@ -12,11 +12,13 @@ from typing import Annotated, Final
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
+from typing_extensions import TypedDict
 
 from services.simulator import pages
 from services.simulator.stripe import (
     calls,
     customers,
+    disputes,
     idempotency,
     intents,
     object_store,
@@ -26,7 +28,8 @@ from services.simulator.stripe import (
     store,
 )
 from services.simulator.stripe.calls import PREFIX, Endpoint
-from services.simulator.stripe.domain import Intent
+from services.simulator.stripe.domain import Dispute, DisputeStatus, Intent
+from services.simulator.stripe.parameters import AMOUNT_MAX
 from services.simulator.stripe.runtime import Runtime
 from services.simulator.stripe.scenarios import FAILED, PAID
 from shared.errors import ConflictError, NotFoundError
@@ -44,6 +47,9 @@ ENDPOINTS: Final[tuple[tuple[str, str, Endpoint], ...]] = (
     ("POST", "/v1/refunds", refunds.create),
     ("GET", "/v1/refunds", refunds.list_all),
     ("GET", "/v1/refunds/{subject}", refunds.retrieve),
+    ("GET", "/v1/disputes", disputes.list_all),
+    ("GET", "/v1/disputes/{subject}", disputes.retrieve),
+    ("POST", "/v1/disputes/{subject}/close", disputes.close),
     ("GET", "/v1/events", refunds.list_events),
     ("GET", "/v1/events/{subject}", refunds.retrieve_event),
     ("POST", "/v1/customers", payment_methods.create_customer),
@@ -73,6 +79,29 @@ class DisputeRequest(_Body):
 
     reference: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
     reason: Annotated[str, Field(pattern=r"^[a-z_]{1,50}$")] = "fraudulent"
+    #: Minor units; without it, what was not refunded.
+    amount: Annotated[int, Field(ge=1, le=AMOUNT_MAX)] | None = None
+    #: The bank only asks for now, and takes nothing.
+    is_inquiry: bool = False
+
+
+class DecisionRequest(_Body):
+    """Bring the last dispute of a payment on: to `won`, `lost` or another status of Stripe's."""
+
+    reference: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
+    status: DisputeStatus
+
+
+class DisputeAnswer(TypedDict):
+    """A dispute, in short."""
+
+    id: str
+    paymentIntent: str
+    charge: str
+    amount: Annotated[int, Field(description="Minor units")]
+    currency: str
+    reason: str
+    status: DisputeStatus
 
 
 class AgeRequest(_Body):
@@ -98,7 +127,23 @@ def protocol_routes(runtime: Runtime) -> list[Route]:
         Route("*", PREFIX + "/v1/{rest:.*}", calls.unknown),
         Route("GET", PREFIX + "/authenticate/{intent}/{secret}", bank.see),
         Route("POST", PREFIX + "/authenticate/{intent}/{secret}/{action}", bank.act),
-        Route("POST", CONTROL + "/dispute", control.dispute),
+        Route(
+            "POST",
+            CONTROL + "/dispute",
+            control.dispute,
+            body=DisputeRequest,
+            answer=DisputeAnswer,
+            status=201,
+            errors=(NotFoundError, ConflictError),
+        ),
+        Route(
+            "POST",
+            CONTROL + "/dispute/decide",
+            control.decide,
+            body=DecisionRequest,
+            answer=DisputeAnswer,
+            errors=(NotFoundError, ConflictError),
+        ),
         Route("POST", CONTROL + "/age", control.age),
         Route("PUT", CONTROL + "/roll", control.roll),
         Route("DELETE", CONTROL + "/roll", control.end_roll),
@@ -152,25 +197,29 @@ class _Control:
     async def dispute(self, request: web.Request) -> web.StreamResponse:
         """Open a dispute about a payment."""
         wish = parse(DisputeRequest, await read_body(request))
+        intent = await self._newest(wish.reference)
+        dispute = await disputes.open_dispute(
+            self._runtime, intent.id, wish.reason, amount=wish.amount, is_inquiry=wish.is_inquiry
+        )
+        if dispute is None:
+            raise ConflictError("nothing was charged", details={"state": intent.status})
+        return Answer(_render(dispute), status=201).response()
+
+    async def decide(self, request: web.Request) -> web.StreamResponse:
+        """Bring the last dispute of a payment to a status."""
+        wish = parse(DecisionRequest, await read_body(request))
+        intent = await self._newest(wish.reference)
+        dispute = await disputes.decide(self._runtime, intent.id, wish.status)
+        if dispute is None:
+            raise NotFoundError("the payment has no dispute")
+        return Answer(_render(dispute)).response()
+
+    async def _newest(self, reference: str) -> Intent:
         async with self._runtime.core.database.connection() as connection:
-            found = await store.list_intents_of_reference(connection, wish.reference, 1)
+            found = await store.list_intents_of_reference(connection, reference, 1)
         if not found:
             raise NotFoundError("no payment has this reference")
-        dispute = await refunds.open_dispute(self._runtime, found[0].id, wish.reason)
-        if dispute is None:
-            raise ConflictError("nothing was charged", details={"state": found[0].status})
-        return Answer(
-            {
-                "id": dispute.id,
-                "paymentIntent": dispute.intent_id,
-                "charge": dispute.charge,
-                "amount": dispute.amount,
-                "currency": dispute.currency,
-                "reason": dispute.reason,
-                "status": dispute.status,
-            },
-            status=201,
-        ).response()
+        return found[0]
 
     async def age(self, request: web.Request) -> web.StreamResponse:
         """Make every idempotency key older, and prune those that are over 24 hours old."""
@@ -190,3 +239,15 @@ class _Control:
         async with self._runtime.core.database.connection() as connection:
             await object_store.clear_roll(connection)
         return Answer({"rolling": False}).response()
+
+
+def _render(dispute: Dispute) -> DisputeAnswer:
+    return {
+        "id": dispute.id,
+        "paymentIntent": dispute.intent_id,
+        "charge": dispute.charge,
+        "amount": dispute.amount,
+        "currency": dispute.currency,
+        "reason": dispute.reason,
+        "status": dispute.status,
+    }

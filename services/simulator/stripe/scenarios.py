@@ -27,6 +27,7 @@ SEARCH: Final = "search"
 CANCEL: Final = "cancel"
 CAPTURE: Final = "capture"
 REFUND: Final = "refund"
+DISPUTE: Final = "dispute"
 OTHER: Final = "other"
 NOTICE: Final = "notice"
 
@@ -42,6 +43,7 @@ BEHAVIOURS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         CANCEL: _OF_CALLS,
         CAPTURE: _OF_CALLS,
         REFUND: _OF_CALLS,
+        DISPUTE: _OF_CALLS,
         OTHER: _OF_CALLS,
         NOTICE: OF_NOTICES,
     }

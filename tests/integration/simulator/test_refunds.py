@@ -50,6 +50,10 @@ async def test_a_refund_is_accepted_then_processed_then_paid_back(simulator: Sim
     assert await told(simulator, started) == second
     (stored,) = (await simulator.session(paid["reference"]))["refunds"]
     assert (stored["amount"], stored["state"]) == (15_000, "refunded")
+    ledger = await simulator.control("GET", f"ledger?reference={paid['reference']}")
+    (line,) = ledger["movements"]
+    assert (line["kind"], line["name"], line["amount"]) == ("refund", "ref-1", 15_000)
+    assert line["gatewayPaymentId"] == paid["bankTranId"]
 
 
 async def test_a_repeated_refund_is_recognised_by_its_name(simulator: Simulator) -> None:

@@ -245,25 +245,6 @@ async def test_a_refund_can_fail_after_it_succeeded(world: StripeWorld) -> None:
     }
 
 
-async def test_a_dispute_comes_later(world: StripeWorld) -> None:
-    intent = await world.pay()
-
-    opened = await world.control("POST", "dispute", {"reference": "INV-1"})
-
-    kinds = [notice.event() for notice in await world.endpoint.until_received(3)]
-    created = next(event for event in kinds if event.type == "charge.dispute.created")
-    assert created.data.object["payment_intent"] == intent.id
-    assert created.data.object["id"] == opened["id"]
-    assert (await world.session())["disputes"][0]["status"] == "needs_response"
-
-
-async def test_what_was_not_charged_cannot_be_disputed(world: StripeWorld) -> None:
-    await world.pay(confirm=False, off_session=None)
-
-    await world.control("POST", "dispute", {"reference": "INV-1"}, status=409)
-    await world.control("POST", "dispute", {"reference": "INV-2"}, status=404)
-
-
 async def test_intents_are_listed_by_customer_and_found_by_metadata(world: StripeWorld) -> None:
     made = [await world.pay(f"INV-{number}") for number in range(3)]
     await world.pay("INV-other", customer="cus_other")
