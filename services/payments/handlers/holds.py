@@ -10,6 +10,7 @@ from services.payments import metrics
 from services.payments.domain import holds
 from services.payments.domain.model import Deferred, Payment, PaymentState, Verdict
 from services.payments.domain.settlement import Change
+from services.payments.domain.statistics import step
 from services.payments.handlers.orders import put_off, read_payment
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask, measure, success
 from services.payments.store import payments as payment_store
@@ -83,7 +84,7 @@ async def _carry_out(
             if change.is_success:
                 announcements[payment.id] = (success(change.payment, now), None)
             saved, outgoing = await payment_store.save_and_announce(
-                connection, [change], announcements, now
+                connection, [change], announcements, now, steps=[step(payment, change, now)]
             )
             assert payment.id in saved, "the row is locked"
             done = instruction.carried_out(
