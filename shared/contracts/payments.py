@@ -143,3 +143,33 @@ class RetryCancelled(RetryMessage):
     name: ClassVar = "payments.retry_cancelled.v1"
 
     cancelled_at: AwareDatetime
+
+
+class AlertMessage(Message):
+    """What facts about alerts have in common.
+
+    `alert` names the measurement and its unit: `queue_length` (payments and messages), `error_rate`
+    and `success_rate` (per cent), `processing_time` (seconds).
+    """
+
+    alert_id: Reference
+    alert: Reference
+    threshold: float
+    raised_at: AwareDatetime
+
+
+class AlertRaised(AlertMessage):
+    """Fact: a measurement passed its threshold. Sent once per episode, however long it lasts."""
+
+    name: ClassVar = "payments.alert_raised.v1"
+
+    value: float
+
+
+class AlertCleared(AlertMessage):
+    """Fact: a measurement has been within its threshold again for a while; the episode is over."""
+
+    name: ClassVar = "payments.alert_cleared.v1"
+
+    worst_value: float
+    cleared_at: AwareDatetime

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from shared.contracts.base import Message
 from shared.contracts.payments import (
+    AlertCleared,
+    AlertRaised,
     CheckoutOpened,
     DisputeLost,
     DisputeOpened,
@@ -25,7 +27,7 @@ from shared.contracts.payments import (
     RetrySucceeded,
 )
 from shared.contracts.priorities import THRESHOLDS, Priority, Thresholds, priority_of
-from shared.contracts.webhook import NoticeReceived
+from shared.contracts.webhook import DisputeNoticed, NoticeReceived
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def _by_amount(message: NoticeReceived) -> str:
 SUBSCRIPTIONS: Final[Mapping[type[Message], tuple[Subscription, ...]]] = MappingProxyType(
     {
         NoticeReceived: (Subscription("payments", tuple(_NOTICE_QUEUES.values()), _by_amount),),
+        DisputeNoticed: (_to("payments", DISPUTES_QUEUE),),
         CheckoutOpened: (_to("webhook", "webhook.checkouts"),),
         PaymentSucceeded: (_to("enrollment", "enrollment.grants"),),
         PaymentRefunded: (_to("enrollment", REVOCATIONS_QUEUE),),
@@ -75,6 +78,8 @@ SUBSCRIPTIONS: Final[Mapping[type[Message], tuple[Subscription, ...]]] = Mapping
         RetrySucceeded: (),
         RetryExhausted: (),
         RetryCancelled: (),
+        AlertRaised: (),
+        AlertCleared: (),
     }
 )
 

@@ -16,6 +16,8 @@ from services.webhook.settings import WebhookSettings
 from services.webhook.store import InboundEvent, encode_message
 from shared.contracts.base import MalformedMessageError, Message
 from shared.contracts.payments import (
+    AlertCleared,
+    AlertRaised,
     CheckoutOpened,
     DisputeLost,
     DisputeMessage,
@@ -101,13 +103,16 @@ EXAMPLES: dict[type[Message], Message] = {
         exhausted_at=NOW,
     ),
     RetryCancelled: RetryCancelled(**RETRIED, cancelled_at=NOW),
-    DisputeNoticed: DisputeNoticed(
-        gateway="stripe",
-        dispute="du_1",
-        reference="att_1",
-        amount=115_000,
-        currency="USD",
-        received_at=NOW,
+    AlertRaised: AlertRaised(
+        alert_id="alt_1", alert="error_rate", threshold=10, value=12.5, raised_at=NOW
+    ),
+    AlertCleared: AlertCleared(
+        alert_id="alt_1",
+        alert="error_rate",
+        threshold=10,
+        worst_value=40,
+        raised_at=NOW,
+        cleared_at=NOW,
     ),
     CheckoutOpened: CheckoutOpened(
         payment_id="pay_1", reference="att_1", return_url="https://shop.example/back"
@@ -138,7 +143,10 @@ EXAMPLES: dict[type[Message], Message] = {
 
 #: Facts that no service of ours needs yet.
 UNHEARD: frozenset[type[Message]] = frozenset(
-    {DisputeOpened, RetryScheduled, RetrySucceeded, RetryExhausted, RetryCancelled}
+    {
+        *(DisputeOpened, RetryScheduled, RetrySucceeded, RetryExhausted, RetryCancelled),
+        *(AlertRaised, AlertCleared),
+    }
 )
 
 
