@@ -9,6 +9,7 @@ from typing import Final
 
 from services.payments.handlers.flow_sync import in_step
 from services.payments.routes.controls import control_routes
+from services.payments.routes.gateways import gateway_routes
 from services.payments.routes.holds import hold_routes
 from services.payments.routes.disputes import dispute_routes
 from services.payments.routes.payments import payment_routes
@@ -44,6 +45,7 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             name="payments-http",
             routes=[
                 *payment_routes(runtime, keys),
+                *gateway_routes(runtime, keys),
                 *refund_routes(runtime, keys),
                 *dispute_routes(runtime),
                 *hold_routes(runtime, keys),

@@ -43,16 +43,6 @@ DISPUTES: Final = Counter(
     "Steps of disputes: dispute_opened, dispute_reopened, dispute_won, dispute_lost.",
     ["gateway", "step"],
 )
-REFUNDS: Final = Counter(
-    "payments_refunds_total",
-    "Refunds by what happened: requested, succeeded, failed, returned (after it had succeeded).",
-    ["gateway", "event"],
-)
-DISPUTES: Final = Counter(
-    "payments_disputes_total",
-    "Steps of disputes: dispute_opened, dispute_reopened, dispute_won, dispute_lost.",
-    ["gateway", "step"],
-)
 PROFILE_SWITCHES: Final = Counter(
     "payments_profile_switches_total",
     "Profiles of limits that came into force, by why: schedule, load, nothing, operator.",

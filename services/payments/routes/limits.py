@@ -67,12 +67,15 @@ def render(limits: Limits) -> LimitsAnswer:
         answer["maxConcurrentPayments"] = limits.max_concurrent_payments
     if limits.batch_size is not None:
         answer["batchSize"] = limits.batch_size
-    if gateways := {name: _gateway(limit) for name, limit in sorted(limits.gateways.items())}:
-        answer["gateways"] = gateways
+    if limits.gateways:
+        answer["gateways"] = {
+            name: render_gateway(limit) for name, limit in sorted(limits.gateways.items())
+        }
     return answer
 
 
-def _gateway(limit: GatewayLimit) -> GatewayLimitAnswer:
+def render_gateway(limit: GatewayLimit) -> GatewayLimitAnswer:
+    """Return the limits of one gateway as the API shows them."""
     answer: GatewayLimitAnswer = {}
     if limit.concurrency is not None:
         answer["concurrency"] = limit.concurrency

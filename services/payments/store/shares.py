@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import asyncpg
+
 from services.payments.domain.shares import Share
 from shared.database import Connection
 
@@ -38,16 +40,47 @@ async def list_shares(connection: Connection, gateways: Sequence[str]) -> dict[s
     for record in await connection.fetch(_LIST_SHARES, gateways):
         stored = found.setdefault(record["gateway"], StoredShares(record["shares_version"]))
         if record["process"] is not None:
-            stored.shares[record["process"]] = Share(
-                calls=record["calls"],
-                rate=record["rate"],
-                calls_held=record["calls_held"],
-                rate_held=record["rate_held"],
-                in_flight=record["in_flight"],
-                waiting=record["waiting"],
-                made=record["made"],
-            )
+            stored.shares[record["process"]] = _share(record)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class ShareHolder:
+    """A process that has a share; `kind` is None when the process was not heard of for long."""
+
+    process: str
+    kind: str | None
+    share: Share
+
+
+_LIST_HOLDERS: Final = """
+    SELECT process, kind, calls, rate, calls_held, rate_held, in_flight, waiting, made
+      FROM gateway_share
+      LEFT JOIN flow_process ON flow_process.id = process
+     WHERE gateway = $1
+       AND gateway_share.leased_until > clock_timestamp()
+     ORDER BY process
+"""
+
+
+async def list_holders(connection: Connection, gateway: str) -> list[ShareHolder]:
+    """Return who has shares of a gateway's limits; nobody while it has none."""
+    return [
+        ShareHolder(record["process"], record["kind"], _share(record))
+        for record in await connection.fetch(_LIST_HOLDERS, gateway)
+    ]
+
+
+def _share(record: asyncpg.Record) -> Share:
+    return Share(
+        calls=record["calls"],
+        rate=record["rate"],
+        calls_held=record["calls_held"],
+        rate_held=record["rate_held"],
+        in_flight=record["in_flight"],
+        waiting=record["waiting"],
+        made=record["made"],
+    )
 
 
 # Saved only where no share of the gateway has changed since they were read. Whatever was decided,
