@@ -9,12 +9,14 @@ from typing import Final
 
 from services.payments.handlers.flow_sync import in_step
 from services.payments.routes.controls import control_routes
+from services.payments.routes.disputes import dispute_routes
 from services.payments.routes.gateways import gateway_routes
 from services.payments.routes.holds import hold_routes
-from services.payments.routes.disputes import dispute_routes
+from services.payments.routes.ledger import ledger_routes
 from services.payments.routes.payments import payment_routes
-from services.payments.routes.refunds import refund_routes
 from services.payments.routes.profiles import profile_routes
+from services.payments.routes.refunds import refund_routes
+from services.payments.routes.settlement_checks import settlement_check_routes
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
 from services.payments.store.tables import PARTITIONED_TABLES
@@ -46,11 +48,13 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             routes=[
                 *payment_routes(runtime, keys),
                 *gateway_routes(runtime, keys),
-                *refund_routes(runtime, keys),
-                *dispute_routes(runtime),
                 *hold_routes(runtime, keys),
                 *control_routes(runtime, keys),
                 *profile_routes(runtime, keys),
+                *refund_routes(runtime, keys),
+                *dispute_routes(runtime),
+                *ledger_routes(runtime),
+                *settlement_check_routes(runtime, keys),
                 *message_routes(core, keys, "/api/payments"),
             ],
             tasks=[keep_in_step],

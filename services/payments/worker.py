@@ -7,7 +7,15 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
-from services.payments.handlers import disputes, notices, profiles, reconciler, refunds
+from services.payments.handlers import (
+    disputes,
+    ledger,
+    notices,
+    profiles,
+    reconciler,
+    refunds,
+    settlement_checks,
+)
 from services.payments.handlers.flow_sync import in_step
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
@@ -50,9 +58,11 @@ async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             tasks=[
                 keep_in_step,
                 partial(reconciler.reconcile, runtime),
+                partial(profiles.follow_conditions, runtime),
                 partial(refunds.carry_out_refunds, runtime),
                 partial(disputes.watch_disputes, runtime),
-                partial(profiles.follow_conditions, runtime),
+                partial(ledger.keep_snapshot, runtime),
+                partial(settlement_checks.check_settlements, runtime),
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
                 IdempotencyKeys(core.database, core.clock).forget_old_for_ever,
             ],

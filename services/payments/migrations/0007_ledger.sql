@@ -60,8 +60,6 @@ SELECT id, 'surplus', 'repeated', 'gateway:' || gateway, 'surplus', amount, curr
  WHERE reason = 'surplus_charge'
    AND gateway_payment_id IS NOT NULL;
 
-INSERT INTO ledger_snapshot (until) VALUES (clock_timestamp() - interval '1 hour');
-
 -- A comparison of our successes of one day with what a gateway lists. A day is one of UTC, and a
 -- payment belongs to the one on which its attempt began.
 CREATE TABLE settlement_check (

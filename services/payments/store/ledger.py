@@ -116,7 +116,7 @@ _LIST_BALANCES: Final = """
     WITH recent AS (
         SELECT debit, credit, currency, sum(amount) AS amount
           FROM ledger_transfer
-         WHERE at >= (SELECT until FROM ledger_snapshot)
+         WHERE at >= coalesce((SELECT until FROM ledger_snapshot), '-infinity')
          GROUP BY debit, credit, currency
     ), side AS (
         SELECT account, currency, debits, credits
@@ -139,6 +139,13 @@ async def list_balances(connection: Connection) -> list[Balance]:
     """Return the balance of every account in every currency, as of now."""
     return [Balance(*record) for record in await connection.fetch(_LIST_BALANCES)]
 
+
+_BEGIN_SNAPSHOT: Final = """
+    INSERT INTO ledger_snapshot (until)
+    SELECT coalesce((SELECT min(at) FROM ledger_transfer), clock_timestamp())
+     WHERE NOT EXISTS (SELECT FROM ledger_snapshot)
+        ON CONFLICT DO NOTHING
+"""
 
 _LOCK_SNAPSHOT: Final = """
     SELECT until, least(until + make_interval(secs => $1),
@@ -175,8 +182,9 @@ async def advance_snapshot(connection: Connection) -> bool:
 
     Call it in a transaction. One process at a time does it; another waits for it to end.
     """
+    await connection.execute(_BEGIN_SNAPSHOT, timeout=SNAPSHOT_TIMEOUT_SECONDS)
     record = await connection.fetchrow(_LOCK_SNAPSHOT, SNAPSHOT_STEP_SECONDS, SNAPSHOT_LAG_SECONDS)
-    assert record is not None, "the migration has made the one snapshot"
+    assert record is not None, "it was begun just now, or before"
     until, next_until = record
     if next_until <= until:
         return False

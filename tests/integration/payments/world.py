@@ -13,9 +13,14 @@ import asyncpg
 import orjson
 
 from services.payments.handlers import disputes, notices, reconciler, refunds
+from services.payments.routes.controls import control_routes
 from services.payments.routes.disputes import dispute_routes
+from services.payments.routes.holds import hold_routes
+from services.payments.routes.ledger import ledger_routes
 from services.payments.routes.payments import payment_routes
+from services.payments.routes.profiles import profile_routes
 from services.payments.routes.refunds import refund_routes
+from services.payments.routes.settlement_checks import settlement_check_routes
 from services.payments.runtime import Runtime, open_runtime
 from services.payments.settings import PaymentsSettings
 from shared.clock import Clock
@@ -225,8 +230,13 @@ async def running_payments(
         keys = IdempotencyKeys(core.database, core.clock)
         routes = [
             *payment_routes(runtime, keys),
+            *hold_routes(runtime, keys),
+            *control_routes(runtime, keys),
+            *profile_routes(runtime, keys),
             *refund_routes(runtime, keys),
             *dispute_routes(runtime),
+            *ledger_routes(runtime),
+            *settlement_check_routes(runtime, keys),
         ]
         receiver = Receiver(
             core.database,
