@@ -44,9 +44,11 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 class HttpCallError(Exception):
     """A call got no usable answer; `reason` is one of a few words, fit for a metric."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        #: What the answer asks us to wait, if it does so in seconds.
+        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class JsonAnswer:
     #: What the body says as JSON; None also when it says nothing, and then `problem` says why.
     content: Any
     problem: str | None
+    #: What `Retry-After` asks for, if it does so in seconds.
+    retry_after_seconds: float | None = None
 
     @property
     def is_success(self) -> bool:
@@ -44,7 +46,7 @@ class JsonAnswer:
             HttpCallError: the status is not 2xx, or the body is no JSON.
         """
         if not self.is_success:
-            raise HttpCallError(f"http_{self.status}")
+            raise HttpCallError(f"http_{self.status}", self.retry_after_seconds)
         if self.problem is not None:
             raise HttpCallError(self.problem)
         return self.content
@@ -125,7 +127,7 @@ def read_json_answer(answer: HttpAnswer) -> JsonAnswer:
             content = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
             problem = "not_json"
-    return JsonAnswer(answer.status, answer.body, content, problem)
+    return JsonAnswer(answer.status, answer.body, content, problem, answer.retry_after_seconds)
 
 
 def text_in(fields: Mapping[str, Any], name: str) -> str:

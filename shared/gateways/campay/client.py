@@ -136,7 +136,7 @@ class CampayGateway:
             # Also of 403, 404, 409 and 429: none is documented to come before the work. If
             # nothing was done, the look-up finds that out; a false failure would let the
             # customer be asked for the money twice.
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
 
     async def look_up(self, order: Order) -> Outcome:
         """Ask by the handle, or search the history for our reference."""
@@ -155,7 +155,7 @@ class CampayGateway:
         except TokenRefusedError:
             return Unknown("token_refused")
         except HttpCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
 
     async def confirm(self, reference: str, handle: str) -> Outcome:
         """Ask for the status of the transaction that a notice names.
@@ -169,7 +169,7 @@ class CampayGateway:
         except TokenRefusedError:
             return Unknown("token_refused")
         except HttpCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
 
     async def cancel(self, order: Order) -> Outcome:
         """Do nothing: neither a prompt nor a page can be closed."""

@@ -55,7 +55,7 @@ async def list_paid(
     except TokenRefusedError:
         return Unknown("token_refused")
     except HttpCallError as error:
-        return Unknown(error.reason)
+        return Unknown(error.reason, error.retry_after_seconds)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return Unknown("not_a_history")
     ours = [row for row in rows if _is_ours(row)]

@@ -136,7 +136,7 @@ class FapshiGateway:
             # Also of 404, 409 and 429, and of a refusal that does not read as Fapshi's own: none
             # is documented to come before the work. If nothing was done, the look-up finds that
             # out; a false failure would let the customer be asked for the money twice.
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
 
     async def look_up(self, order: Order) -> Outcome:
         """Ask by the handle, or search the customer's transactions for our reference.
@@ -154,7 +154,7 @@ class FapshiGateway:
                 return await self._decide(order, statuses)
             return await self._absent(order, listing)
         except HttpCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
 
     async def confirm(self, reference: str, handle: str) -> Outcome:
         """Ask for the status of the transaction that a notice names.
@@ -165,7 +165,7 @@ class FapshiGateway:
         try:
             return await self._status(reference, handle, is_prompt=False)
         except HttpCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
 
     async def cancel(self, order: Order) -> Outcome:
         """Expire a page and read it again. A prompt cannot be called back: it is only asked."""

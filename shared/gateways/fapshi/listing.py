@@ -77,7 +77,7 @@ async def list_paid(
     try:
         rows = several((await search(f"/search?{urlencode(query)}")).said())
     except HttpCallError as error:
-        return Unknown(error.reason)
+        return Unknown(error.reason, error.retry_after_seconds)
     told = [text_in(row, "transId") for row in rows]
     ours = [row for row in rows if is_ours(row)]
     payments = [payment for row in ours if (payment := _listed(row)) is not None]

@@ -102,7 +102,7 @@ class SslcommerzGateway:
             fields = self._read("session", started, answer)
         except HttpCallError as error:
             self._observe["session", "failed"](time.perf_counter() - started)
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
         if fields.get("status") == "FAILED":
             # A session is refused for its fields or our credentials; nobody has paid anything yet.
             reason = str(fields.get("failedreason") or "no reason given")[:200]
@@ -201,11 +201,11 @@ class SslcommerzGateway:
             return self._read(operation, started, await self._client.get(target))
         except HttpCallError as error:
             self._observe[operation, "failed"](time.perf_counter() - started)
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
 
     def _read(self, operation: str, started: float, answer: HttpAnswer) -> Mapping[str, Any]:
         if answer.status != _HTTP_OK:
-            raise HttpCallError(f"http_{answer.status}")
+            raise HttpCallError(f"http_{answer.status}", answer.retry_after_seconds)
         if b"\\u0000" in answer.body:
             raise HttpCallError("not_text")  # PostgreSQL stores no NUL, and no answer needs one.
         try:

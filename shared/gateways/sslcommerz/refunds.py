@@ -93,7 +93,7 @@ class SslcommerzRefunds:
             fields = _fields(await self._client.get(target))
         except HttpCallError as error:
             self._observe[operation, "failed"](time.perf_counter() - started)
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
         self._observe[operation, "answered"](time.perf_counter() - started)
         if fields.get("APIConnect") != "DONE":
             # Refused credentials or parameters say nothing of an earlier call.
@@ -103,7 +103,7 @@ class SslcommerzRefunds:
 
 def _fields(answer: HttpAnswer) -> Mapping[str, Any]:
     if answer.status != _HTTP_OK:
-        raise HttpCallError(f"http_{answer.status}")
+        raise HttpCallError(f"http_{answer.status}", answer.retry_after_seconds)
     if b"\\u0000" in answer.body:
         raise HttpCallError("not_text")  # PostgreSQL stores no NUL, and no answer needs one.
     try:

@@ -163,7 +163,7 @@ class StripeGateway:
                 retry_after_seconds=error.retry_after_seconds,
             )
         except StripeCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
 
     async def look_up(self, order: Order) -> Outcome:
         """Ask what became of an order: by its intent, else by the same call, else by metadata."""
@@ -173,7 +173,7 @@ class StripeGateway:
             outcome = await self._charge(order)
         except StripeCallError as error:
             if not error.is_lasting:
-                return Unknown(error.reason)
+                return Unknown(error.reason, error.retry_after_seconds)
             return await self._find(order, error.reason)
         if isinstance(outcome, (Paid, Declined, Unknown)) or outcome.handle is None:
             return outcome
@@ -203,7 +203,7 @@ class StripeGateway:
             # It is succeeded, cancelled already, or in a state that cannot be cancelled.
             return await self._retrieve(order.reference, handle)
         except StripeCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
         return self._reader.read(intent, order.reference)
 
     async def refund(self, order: RefundOrder) -> RefundOutcome:
@@ -260,7 +260,7 @@ class StripeGateway:
         try:
             intent = await self._calls.retrieve(handle)
         except StripeCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
         return self._reader.read(intent, reference)
 
     async def _find(self, order: Order, doubt: str) -> Outcome:
@@ -271,7 +271,7 @@ class StripeGateway:
         try:
             intents = await self._intents_of(order)
         except StripeCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
         if intents:
             return self._reader.read_all(intents, order.reference)
         if may_be_known(order.started_at, self._clock()):

@@ -58,7 +58,7 @@ class StripeDisputes:
         try:
             dispute = await self._calls.retrieve_dispute(handle)
         except StripeCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
         return read_dispute(dispute, handle, is_live=self._is_live)
 
 

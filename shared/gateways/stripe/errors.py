@@ -9,13 +9,17 @@ from typing import Any
 class StripeCallError(Exception):
     """A call has no result. By itself it says nothing about money; `reason` is a few words.
 
-    With `is_lasting` the same idempotency key gets the same answer for a day.
+    With `is_lasting` the same idempotency key gets the same answer for a day. Stripe may ask us to
+    wait for `retry_after_seconds`.
     """
 
-    def __init__(self, reason: str, *, is_lasting: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, is_lasting: bool = False, retry_after_seconds: float | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.is_lasting = is_lasting
+        self.retry_after_seconds = retry_after_seconds
 
 
 class CardDeclinedError(StripeCallError):
@@ -38,8 +42,7 @@ class RateLimitedError(StripeCallError):
     """429 for the rate: this request was not carried out; an earlier one may have been."""
 
     def __init__(self, retry_after_seconds: float | None) -> None:
-        super().__init__("rate_limited")
-        self.retry_after_seconds = retry_after_seconds
+        super().__init__("rate_limited", retry_after_seconds=retry_after_seconds)
 
 
 class KeyReusedError(StripeCallError):

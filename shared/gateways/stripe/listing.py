@@ -43,7 +43,7 @@ async def list_paid(
     try:
         intents, last_id = page_of(await calls.list_intents(parameters))
     except StripeCallError as error:
-        return Unknown(error.reason)
+        return Unknown(error.reason, error.retry_after_seconds)
     paid = [intent for intent in intents if _is_ours(intent)]
     payments = [payment for intent in paid if (payment := _listed(reader, intent)) is not None]
     return ListedPage(tuple(payments), last_id, is_cut=len(payments) < len(paid))

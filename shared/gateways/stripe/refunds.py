@@ -84,19 +84,23 @@ class StripeRefunds:
         try:
             refund = await self._calls.retrieve_refund(handle)
         except StripeCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
         return read_refund(refund, order)
 
     async def _after(self, error: StripeCallError, order: RefundOrder) -> RefundOutcome:
         """Look at the list when the same call would fail alike for a day."""
-        return await self._find(order, error.reason) if error.is_lasting else Unknown(error.reason)
+        return (
+            await self._find(order, error.reason)
+            if error.is_lasting
+            else Unknown(error.reason, error.retry_after_seconds)
+        )
 
     async def _find(self, order: RefundOrder, doubt: str) -> RefundOutcome:
         """Look for a refund by our reference; what is not there after a day never will be."""
         try:
             page = await self._calls.list_refunds(order.gateway_payment_id, _LISTED_MAX)
         except StripeCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
         refunds = page.get("data")
         if not isinstance(refunds, list) or page.get("has_more") is not False:
             return Unknown("unreadable_list")

@@ -151,7 +151,7 @@ class X402Gateway:
         try:
             transfers = await self._chain.transfers(handle, payer, nonce)
         except HttpCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
         return self._confirmed(reference, handle.lower(), transfers)
 
     async def cancel(self, order: Order) -> Outcome:
@@ -233,7 +233,7 @@ class X402Gateway:
             body = await self._body(order, version)
             checked = await self._facilitator.verify(body)
         except (HttpCallError, SigningError) as error:
-            return Unknown(_reason_of(error))
+            return _unknown(error)
         if not checked.is_valid:
             return _refused_unsettled(checked.reason)
         if not self._is_payer(checked.payer):
@@ -266,13 +266,13 @@ class X402Gateway:
                 return Unknown("network_not_supported_by_facilitator")
             return await self._settled(order, version, await self._body(order, version))
         except (HttpCallError, SigningError) as error:
-            return Unknown(_reason_of(error))
+            return _unknown(error)
 
     async def _settled(self, order: Order, version: Version, body: dict[str, Any]) -> Outcome:
         try:
             settlement = await self._facilitator.settle(body)
         except HttpCallError as error:
-            return Unknown(error.reason)
+            return Unknown(error.reason, error.retry_after_seconds)
         if settlement.is_success:
             return self._paid(order, version, settlement)
         # Even a definite refusal may follow a transfer: by an earlier call, or by one whose answer
@@ -343,5 +343,7 @@ def _refused_unsettled(reason: str) -> Outcome:
     return Declined(reason, kind, is_final=True)
 
 
-def _reason_of(error: HttpCallError | SigningError) -> str:
-    return error.reason if isinstance(error, HttpCallError) else "signing_failed"
+def _unknown(error: HttpCallError | SigningError) -> Unknown:
+    if isinstance(error, SigningError):
+        return Unknown("signing_failed")
+    return Unknown(error.reason, error.retry_after_seconds)

@@ -76,7 +76,7 @@ class JsonCalls:
 def _fields(answer: HttpAnswer) -> dict[str, Any]:
     # Business failures come with status 200; a failure inside another status may be a proxy's.
     if answer.status != _HTTP_OK:
-        raise HttpCallError(f"http_{answer.status}")
+        raise HttpCallError(f"http_{answer.status}", answer.retry_after_seconds)
     try:
         fields = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
