@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from deploy.local.postgres_server import PostgresServer
 from shared.clock import system_clock
+from shared.gateways.disputes import Disputed, DisputeState
 from shared.gateways.interface import (
     ActionRequired,
     Card,
@@ -332,6 +333,36 @@ async def test_money_is_given_back_once(world: World, gateway: str, way: Way) ->
         return seen if isinstance(seen, Refunded) else None
 
     assert isinstance(await patiently(refunded), Refunded)
+
+
+@with_every_way
+async def test_a_dispute_is_followed_to_its_end(world: World, gateway: str, way: Way) -> None:
+    client = world.gateway(gateway)
+    if not client.capabilities.disputes:
+        assert await client.look_up_dispute("du_1") == Unknown("not_supported")
+        return
+    order = await pay(world, gateway, way)
+    paid = await until_paid(world, gateway, order)
+    name = world.name_of(order, gateway)
+    await world.control("POST", gateway, "dispute", {"reference": name})
+
+    notice = await world.dispute_notice_of(gateway, order)
+
+    assert notice.amount == way.amount
+    opened = await client.look_up_dispute(notice.validation_id)
+    assert isinstance(opened, Disputed)
+    assert (opened.state, opened.amount) == (DisputeState.OPENED, way.amount)
+    assert (opened.reference, opened.handle) == (order.reference, notice.validation_id)
+    assert opened.gateway_payment_id == paid.gateway_payment_id
+    assert opened.fee is not None
+    for status, state in (
+        ("won", DisputeState.WON),
+        ("appeal_needs_response", DisputeState.OPENED),
+        ("lost", DisputeState.LOST),
+    ):
+        decision = {"reference": name, "status": status}
+        await world.control("POST", gateway, "dispute/decide", decision)
+        assert await client.look_up_dispute(notice.validation_id) == replace(opened, state=state)
 
 
 @with_every_way

@@ -141,6 +141,19 @@ class World:
 
         return await eventually(enough)
 
+    async def dispute_notice_of(self, gateway: str, order: Order) -> Notice:
+        """Wait for a notice that a payment of ours is disputed; it names only the gateway's."""
+        reader = self.reader(gateway)
+        charges = await self.charges(gateway, order)
+        names = {charge["gatewayPaymentId"] for charge in charges}
+
+        async def disputed() -> list[Notice]:
+            received = [each for each in self.received if each.gateway == gateway]
+            notices = [reader.read(each.headers, each.body) for each in received]
+            return [each for each in notices if each.claim == "dispute" and each.reference in names]
+
+        return (await eventually(disputed))[0]
+
     async def forget_scripts(self) -> None:
         """Let every call work again."""
         while self.spoilt:

@@ -25,6 +25,7 @@ REFERENCE = "att_01KE70EHG0JY1QREBD77BRA2Z8"
 INTENT = "pi_3Qsecretless0001"
 REFUND_REFERENCE = "ref_01KE70EHG0JY1QREBD77BRA2Z9"
 REFUND = "re_3Q0001"
+DISPUTE = "du_1QsecretlessDispute"
 ADDRESS = "https://hooks.stripe.com/3d_secure_2/hosted?merchant=acct_1"
 
 ON_SESSION = Card("pm_card_visa", gateway_customer="cus_1")
@@ -107,6 +108,38 @@ def refund(status: str | None = "succeeded", **changes: Any) -> dict[str, Any]:
         "metadata": {"reference": REFUND_REFERENCE, "payment_reference": REFERENCE},
         "payment_intent": INTENT,
         "status": status,
+    } | changes
+
+
+def dispute(status: object = "needs_response", **changes: Any) -> dict[str, Any]:
+    """Return a dispute about that order as Stripe shows it when the intent is asked for too."""
+    return {
+        "id": DISPUTE,
+        "object": "dispute",
+        "amount": 1_999,
+        "balance_transactions": [movement()],
+        "charge": "ch_1",
+        "created": int(START.timestamp()),
+        "currency": "usd",
+        "evidence": {"customer_name": "Ada Secret", "customer_email_address": "ada@secret.example"},
+        "livemode": False,
+        "metadata": {},
+        "payment_intent": intent(),
+        "reason": "fraudulent",
+        "status": status,
+    } | changes
+
+
+def movement(**changes: Any) -> dict[str, Any]:
+    """Return what a dispute took, and what Stripe took for it."""
+    return {
+        "id": "txn_1",
+        "object": "balance_transaction",
+        "amount": -1_999,
+        "currency": "usd",
+        "fee": 1_500,
+        "net": -3_499,
+        "type": "adjustment",
     } | changes
 
 

@@ -19,6 +19,7 @@ from shared.gateways.interface import (
     ActionRequired,
     Card,
     Declined,
+    DisputeOutcome,
     FailureKind,
     Outcome,
     Paid,
@@ -42,6 +43,7 @@ from tests.support.scripted_server import (
 )
 from tests.support.stripe_answers import (
     ADDRESS,
+    DISPUTE,
     INTENT,
     OFF_SESSION,
     PUBLIC_URL,
@@ -131,12 +133,15 @@ SILENCES: dict[str, tuple[Script, str]] = {
     "not HTTP": (sends_and_closes(b"SSH-2.0-OpenSSH_9.2\r\n"), "not_http"),
 }
 
-CALLS: dict[str, Callable[[StripeGateway], Awaitable[Outcome | RefundOutcome]]] = {
+Answer = Outcome | RefundOutcome | DisputeOutcome
+
+CALLS: dict[str, Callable[[StripeGateway], Awaitable[Answer]]] = {
     "start": lambda gateway: gateway.start(ORDER),
     "look_up": lambda gateway: gateway.look_up(KNOWN),
     "confirm": lambda gateway: gateway.confirm(REFERENCE, INTENT),
     "cancel": lambda gateway: gateway.cancel(KNOWN),
     "look_up_refund": lambda gateway: gateway.look_up_refund(refund_order_of(handle=REFUND)),
+    "look_up_dispute": lambda gateway: gateway.look_up_dispute(DISPUTE),
 }
 
 
