@@ -1,5 +1,5 @@
 """Enrollment: grants what was paid for, and takes it back.
 
-Owns enrollments. Receives `PaymentSucceeded`, `PaymentRefunded`, `DisputeWon` and `DisputeLost`;
-sends nothing yet.
+Owns enrollments. Receives `PaymentSucceeded`, `PaymentRefunded`, `RefundReturned`,
+`DisputeWon` and `DisputeLost`; sends nothing yet.
 """

@@ -14,6 +14,7 @@ from shared.contracts.payments import (
     DisputeWon,
     PaymentRefunded,
     PaymentSucceeded,
+    RefundReturned,
 )
 from shared.contracts.subscriptions import REVOCATIONS_QUEUE
 from shared.messaging.consumption import consume
@@ -33,6 +34,7 @@ async def worker_part(settings: EnrollmentSettings) -> AsyncIterator[Part]:
             handlers={
                 PaymentSucceeded: partial(enrollments.enroll, runtime),
                 PaymentRefunded: partial(revocations.hear_of_refunds, runtime),
+                RefundReturned: partial(revocations.hear_of_returns, runtime),
                 DisputeLost: partial(revocations.hear_of_disputes, runtime),
                 DisputeWon: partial(revocations.hear_of_disputes, runtime),
             },

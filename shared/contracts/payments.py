@@ -54,6 +54,24 @@ class PaymentRefunded(Message):
     refunded_at: AwareDatetime
 
 
+class RefundReturned(Message):
+    """Fact: money of a payment that had been given back is ours again: the bank did not take it.
+
+    `amount` is that refund's, `refunded_total` what is still given back of the payment.
+    """
+
+    name: ClassVar = "payments.refund_returned.v1"
+
+    payment_id: Reference
+    refund_id: Reference
+    customer_id: Reference
+    product_id: Reference
+    amount: MinorUnits
+    currency: CurrencyCode
+    refunded_total: MinorUnits
+    returned_at: AwareDatetime
+
+
 class DisputeMessage(Message):
     """What facts about disputes have in common; `amount` may be a part of the payment's.
 

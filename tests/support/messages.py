@@ -9,6 +9,7 @@ from shared.contracts.payments import (
     DisputeWon,
     PaymentRefunded,
     PaymentSucceeded,
+    RefundReturned,
 )
 from shared.contracts.webhook import NoticeReceived
 from tests.support.clocks import START
@@ -52,6 +53,20 @@ def payment_refunded(payment_id: str = "pay_1", **changes: Any) -> PaymentRefund
         "refunded_at": START,
     }
     return PaymentRefunded(**(values | changes))
+
+
+def refund_returned(payment_id: str = "pay_1", **changes: Any) -> RefundReturned:
+    values: dict[str, Any] = {
+        "payment_id": payment_id,
+        "refund_id": f"ref_of_{payment_id}",
+        "customer_id": "cus_1",
+        "product_id": "course_1",
+        "amount": 115_000,
+        "currency": "BDT",
+        "refunded_total": 0,
+        "returned_at": START,
+    }
+    return RefundReturned(**(values | changes))
 
 
 def dispute_lost(payment_id: str = "pay_1", **changes: Any) -> DisputeLost:

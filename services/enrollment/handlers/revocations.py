@@ -26,7 +26,7 @@ from services.enrollment.domain.revocation import (
 from services.enrollment.runtime import Runtime
 from services.enrollment.store import enrollments as enrollment_store
 from services.enrollment.store import revocations as revocation_store
-from shared.contracts.payments import DisputeLost, DisputeWon, PaymentRefunded
+from shared.contracts.payments import DisputeLost, DisputeWon, PaymentRefunded, RefundReturned
 from shared.database import Connection
 from shared.errors import DatabaseUnavailableError
 from shared.messaging.receiver import Delivery
@@ -61,6 +61,22 @@ async def hear_of_refunds(
                 message.refunded_at,
             )
             await _hear(runtime, news)
+        delivery.done()
+
+
+async def hear_of_returns(runtime: Runtime, deliveries: Sequence[Delivery[RefundReturned]]) -> None:
+    """Take note of refunds that came back: the payment is paid again, at least in part."""
+    for delivery in deliveries:
+        message = delivery.message
+        news = News(
+            message.payment_id,
+            REFUND,
+            Cause.REFUND_RETURNED,
+            message.customer_id,
+            message.product_id,
+            message.returned_at,
+        )
+        await _hear(runtime, news)
         delivery.done()
 
 

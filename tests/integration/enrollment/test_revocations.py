@@ -20,7 +20,13 @@ from tests.integration.enrollment.world import (
     running_receiver,
 )
 from tests.support.clocks import START, ManualClock
-from tests.support.messages import dispute_lost, dispute_won, payment_refunded, payment_succeeded
+from tests.support.messages import (
+    dispute_lost,
+    dispute_won,
+    payment_refunded,
+    payment_succeeded,
+    refund_returned,
+)
 from tests.support.polling import eventually
 from tests.support.settings import service_settings
 
@@ -238,6 +244,29 @@ async def test_a_dispute_won_after_all_gives_back_what_it_took(service: Enrollme
     ]
     await service.deliver(dispute_lost(noticed_at=LATER + timedelta(days=1)))
     assert await state(service) == "revoked", "an appeal was lost in the end"
+
+
+async def test_a_refund_that_comes_back_gives_back_what_it_took(service: Enrollments) -> None:
+    await service.pay()
+    await service.deliver(payment_refunded())
+    assert await state(service) == "revoked"
+    await service.deliver(refund_returned(returned_at=LATER))
+
+    assert await state(service) == "active"
+    assert (await service.story())[-1] == ("restored", "pay_1")
+    assert await service.reversals() == {("pay_1", "refund"): ("cancelled", "refund_returned")}
+
+
+async def test_a_refund_that_comes_back_cancels_the_waiting_revocation(
+    with_grace: Enrollments, clock: ManualClock
+) -> None:
+    await with_grace.pay()
+    await with_grace.deliver(payment_refunded())
+    await with_grace.deliver(refund_returned(returned_at=LATER))
+    clock.advance(2 * GRACE.total_seconds())
+
+    assert await revoke_due(with_grace.runtime) == 0
+    assert await state(with_grace) == "active"
 
 
 async def test_a_won_dispute_gives_nothing_back_that_was_refunded_or_taken_by_hand(

@@ -21,6 +21,7 @@ from shared.contracts.payments import (
     DisputeWon,
     PaymentRefunded,
     PaymentSucceeded,
+    RefundReturned,
 )
 from shared.messaging.receiver import Receiver
 from shared.process import Core, open_core
@@ -46,6 +47,7 @@ async def running_receiver(core: Core, **settings: Any) -> AsyncIterator[Receive
             {
                 PaymentSucceeded: partial(enrollments.enroll, runtime),
                 PaymentRefunded: partial(revocations.hear_of_refunds, runtime),
+                RefundReturned: partial(revocations.hear_of_returns, runtime),
                 DisputeLost: partial(revocations.hear_of_disputes, runtime),
                 DisputeWon: partial(revocations.hear_of_disputes, runtime),
             },
