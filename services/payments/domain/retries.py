@@ -199,7 +199,7 @@ def wanted_by_hand(
 ) -> Retry:
     """Return the retry of a payment that a person wants to be tried again.
 
-    What is known of failures is kept: no limit is got round by asking.
+    The table begins anew; the number of tries, which is limited, goes on.
     """
     retry = known or _blank(payment, now)
     return replace(
@@ -207,6 +207,7 @@ def wanted_by_hand(
         state=RetryState.SCHEDULED,
         kind=kind,
         code=code[:CODE_LENGTH_MAX],
+        failures={},
         asked=0,
         next_attempt_at=due_at,
         waits_for=None,

@@ -98,7 +98,7 @@ class RetryPlanner:
     ) -> None:
         self.policy = policy
         self._jitter = jitter
-        self._sure_after = sure_after
+        self.sure_after = sure_after
 
     async def plan(
         self, connection: Connection, decided: Sequence[Decided], now: datetime
@@ -171,7 +171,7 @@ class RetryPlanner:
         if state in _FAILED and before.state not in RESTING:
             return self._after_failure(each, standing, now)
         is_lost = each.verdict == NOT_ATTEMPTED and before.state in _NEVER_ANSWERED
-        is_sure = standing.state == "started" and now - standing.started_at >= self._sure_after
+        is_sure = standing.state == "started" and now - standing.started_at >= self.sure_after
         if known is None and is_lost and is_sure:
             # Its sender died before it recorded an answer, and nobody came to repeat the request.
             lost = FailedTry(

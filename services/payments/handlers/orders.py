@@ -12,10 +12,11 @@ from opentelemetry.trace import SpanKind
 
 from services.payments import metrics
 from services.payments.domain.model import Deferred, PaymentState
-from services.payments.domain.settlement import settle_start
+from services.payments.domain.starting import settle_start
 from services.payments.domain.state_machine import RESTING
 from services.payments.domain.statistics import step
 from services.payments.flow.admission import Purpose
+from services.payments.flow.late_money import give_back
 from services.payments.flow.retry_planning import NOT_ATTEMPTED, Decided
 from services.payments.runtime import (
     VERDICT_NAMES,
@@ -173,7 +174,7 @@ async def _record_order(
             _require_open(runtime)
             payment = await payment_store.lock_payment(connection, payment_id)
             await payment_store.insert_history(connection, payment, "created", now)
-            return await _record_attempt(
+            return await record_attempt(
                 runtime, connection, purchase.gateway, order, payment_id=payment_id, number=1
             )
         last = await attempt_store.find_last_attempt(connection, payment_id)
@@ -189,7 +190,7 @@ def _require_open(runtime: Runtime) -> None:
         )
 
 
-async def _record_attempt(
+async def record_attempt(
     runtime: Runtime,
     connection: Connection,
     gateway_name: str,
@@ -272,7 +273,7 @@ async def _resume(
         if payment.state in _BEYOND_START or payment.reference != last.reference:
             return None  # A notice, or another request, was faster.
         await attempt_store.save_attempt(connection, last.reference, state="abandoned")
-        return await _record_attempt(
+        return await record_attempt(
             runtime,
             connection,
             gateway_name,
@@ -335,7 +336,8 @@ async def record_outcome(
         payment = await payment_store.lock_payment(connection, stored.payment_id)
         change = None
         if payment.reference == reference or isinstance(outcome, Paid):
-            change = settle_start(payment, outcome, now=now)
+            returns_late_money = runtime.settings.late_success_policy == "refund"
+            change = settle_start(payment, outcome, now=now, returns_late_money=returns_late_money)
         message: Message | None = page_found(stored, outcome)
         if change is not None and change.is_success:
             message = success(change.payment, asked_at)
@@ -352,6 +354,7 @@ async def record_outcome(
                 steps=[step(payment, change, now, since=asked_at)],
             )
             outgoing += await runtime.retries.write(connection, plan, {payment.id}, now)
+            await give_back(connection, runtime.gateways, [change], {payment.id}, now)
         elif message is not None:
             # A notice was faster than the answer and has decided more than it could.
             outgoing = await outbox.append(connection, [(message, traceparent)])

@@ -26,13 +26,16 @@ _PARK: Final = """
        SET state = 'parked', updated_at = $2
      WHERE payment_id IN (SELECT payment_id FROM surplus)
        AND state = 'scheduled'
- RETURNING payment_id
+ RETURNING gateway, kind
 """
 
 
-async def park_surplus(connection: Connection, waiting_max: int, now: datetime) -> list[str]:
-    """Park scheduled retries beyond a number, and return the ids of their payments."""
-    return [row["payment_id"] for row in await connection.fetch(_PARK, waiting_max, now)]
+async def park_surplus(
+    connection: Connection, waiting_max: int, now: datetime
+) -> list[tuple[str, str]]:
+    """Park scheduled retries beyond a number, and return the gateway and kind of each."""
+    rows = await connection.fetch(_PARK, waiting_max, now)
+    return [(row["gateway"], row["kind"]) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
