@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from shared.web.openapi.references import Json, definition
 from shared.web.openapi.routes import described
-from shared.web.openapi.schemas import Json, definition
 from shared.web.routes import Route
 
 #: Documents by what they describe: tests open the same routes again and again.

@@ -22,7 +22,8 @@ from shared.errors import (
 )
 from shared.web.errors import status_of_kind
 from shared.web.idempotency import KeyInUseError
-from shared.web.openapi.schemas import SCHEMAS, Json, Schemas
+from shared.web.openapi.references import SCHEMAS, Json
+from shared.web.openapi.schemas import Schemas
 from shared.web.routes import AnswerType, Bare, PageOf, Route, Text
 
 #: Where the errors below say that a request may be repeated, `Retry-After` says when.

@@ -14,7 +14,8 @@ from pydantic.alias_generators import to_camel
 
 from shared.web.idempotency import KEY_LENGTH_MAX
 from shared.web.openapi.answers import ERROR, name_of, refusal, refusals, success
-from shared.web.openapi.schemas import Json, Schemas
+from shared.web.openapi.references import SCHEMAS, Json, references_in, with_references
+from shared.web.openapi.schemas import Schemas
 from shared.web.routes import Route
 
 VERSION: Final = "3.1.0"
@@ -97,18 +98,56 @@ def document(routes: Iterable[Any], *, title: str, version: str) -> Json:
             name = re.sub(r"\W+", "_", f"{route.method.lower()}{path}").strip("_")
         operations[route.method.lower()] = {"operationId": name, **_operation(route, schemas)}
     refused = {name_of(kinds): kinds for one in described for kinds in refusals(one).values()}
-    return {
-        "openapi": VERSION,
-        "info": {"title": title, "version": version, "description": _DESCRIPTION},
-        "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in sorted({tag_of(route) for route in described})],
-        "paths": dict(sorted(paths.items())),
-        "components": {
-            "schemas": schemas.definitions | {"Error": dict(ERROR)},
-            "responses": {name: refusal(refused[name]) for name in sorted(refused)},
-            **_COMPONENTS,
-        },
-    }
+    return _with_short_names(
+        {
+            "openapi": VERSION,
+            "info": {"title": title, "version": version, "description": _DESCRIPTION},
+            "servers": [{"url": "/"}],
+            "tags": [{"name": name} for name in sorted({tag_of(route) for route in described})],
+            "paths": dict(sorted(paths.items())),
+            "components": {
+                "schemas": schemas.definitions | {"Error": dict(ERROR)},
+                "responses": {name: refusal(refused[name]) for name in sorted(refused)},
+                **_COMPONENTS,
+            },
+        }
+    )
+
+
+def _with_short_names(document: Json) -> Json:
+    """Leave out types that nothing refers to, and shorten the names of those that share theirs.
+
+    pydantic tells types of one name apart by their modules: `services__payments__routes__Twin`
+    becomes `payments.Twin`, unless that is another one's, too.
+    """
+    schemas = document["components"]["schemas"]
+    used = _reachable(document)
+    short = {name: _short(name) for name in used}
+    shared = Counter(short.values())
+    new = {name: each if shared[each] == 1 else name for name, each in short.items()}
+    document["components"]["schemas"] = {new[name]: schemas[name] for name in sorted(used)}
+    exchanged: Json = with_references(
+        document, {f"{SCHEMAS}{name}": f"{SCHEMAS}{each}" for name, each in new.items()}
+    )
+    return exchanged
+
+
+def _short(name: str) -> str:
+    package, *modules = name.split("__")
+    return f"{modules[0]}.{modules[-1]}" if len(modules) > 1 else package
+
+
+def _reachable(document: Json) -> set[str]:
+    """Return the names of the types that operations refer to, by however many steps."""
+    schemas = document["components"]["schemas"]
+    found: set[str] = set()
+    reached = references_in({**document, "components": document["components"]["responses"]})
+    while reached:
+        names = {each.removeprefix(SCHEMAS) for each in reached if each.startswith(SCHEMAS)}
+        reached = references_in([schemas[name] for name in names - found])
+        found |= names
+        reached = {each for each in reached if each.removeprefix(SCHEMAS) not in found}
+    return found
 
 
 def tag_of(route: Route) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.web.openapi.schemas import Json, definition
+from shared.web.openapi.references import Json, definition
 
 
 def example_of(document: Json, schema: Json) -> Any:  # noqa: C901, PLR0911 - a case a keyword

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from shared.web.openapi.schemas import SCHEMAS, Json
+from shared.web.openapi.references import SCHEMAS, Json, references_in, with_references
 
 
 def joined(documents: Mapping[str, Json]) -> Json:
@@ -41,39 +40,17 @@ def _clashes(whole: Json, document: Json) -> set[str]:
         more = {
             name
             for name in new.keys() & known.keys()
-            if _references(new[name]) & {f"{SCHEMAS}{clash}" for clash in clashes}
+            if references_in(new[name]) & {f"{SCHEMAS}{clash}" for clash in clashes}
         }
         if more <= clashes:
             return clashes
         clashes |= more
 
 
-def _references(value: Any) -> set[str]:
-    if isinstance(value, dict):
-        own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
-        return own.union(*map(_references, value.values()))
-    if isinstance(value, list):
-        return set().union(*map(_references, value))
-    return set()
-
-
 def _renamed(document: Json, service: str, names: set[str]) -> Json:
     new_names = {f"{SCHEMAS}{name}": f"{SCHEMAS}{service}.{name}" for name in names}
-    renamed: Json = _with_references(document, new_names)
+    renamed: Json = with_references(document, new_names)
     schemas = renamed["components"]["schemas"]
     for name in names:
         schemas[f"{service}.{name}"] = schemas.pop(name)
     return renamed
-
-
-def _with_references(value: Any, new_names: Mapping[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: new_names.get(each, each)
-            if name == "$ref" and isinstance(each, str)
-            else _with_references(each, new_names)
-            for name, each in value.items()
-        }
-    if isinstance(value, list):
-        return [_with_references(each, new_names) for each in value]
-    return value

@@ -10,7 +10,7 @@ from html import escape
 from typing import Final
 
 from shared.web.openapi.examples import example_of
-from shared.web.openapi.schemas import Json, definition
+from shared.web.openapi.references import Json, definition
 
 _CODE: Final = re.compile(r"`([^`]+)`")
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from shared.web.openapi.document import document
 from shared.web.openapi.page import CONTENT_SECURITY_POLICY, page
-from shared.web.openapi.schemas import Json
+from shared.web.openapi.references import Json
 from shared.web.routes import Route, json_response
 
 TITLE: Final = "Sluice"

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
+from shared.web.openapi.references import SCHEMAS, Json
 from shared.web.routes import Bare, PageOf, Route, Text
-
-Json: TypeAlias = dict[str, Any]
-
-#: Where a reference to a schema leads.
-SCHEMAS: Final = "#/components/schemas/"
 
 
 class _Untitled(GenerateJsonSchema):
@@ -80,12 +76,3 @@ def _types_of(route: Route) -> Iterable[tuple[Any, JsonSchemaMode]]:
                 pass
             case _:
                 yield answer, "serialization"
-
-
-def definition(document: Json, reference: str) -> Json:
-    """Return the part of a document that a reference (`#/components/…`) leads to."""
-    found: Any = document
-    for name in reference.removeprefix("#/").split("/"):
-        found = found[name]
-    assert isinstance(found, dict), "references lead to objects"
-    return found

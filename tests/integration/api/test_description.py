@@ -15,7 +15,7 @@ from deploy.local.front_door import front_door_part, make_application
 from deploy.local.services import PATH_PREFIXES, SERVICE_NAMES
 from shared.process import Part
 from shared.web.openapi.document import tag_of
-from shared.web.openapi.schemas import Json, definition
+from shared.web.openapi.references import Json, definition
 from shared.web.routes import Route
 from tests.integration.api.world import SERVICES, opened_parts
 from tests.support.http_api import Api, serving, serving_application

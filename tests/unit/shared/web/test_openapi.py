@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 from shared.errors import GatewayUnavailableError
 from shared.web.bodies import Body, ShortText, TimeText
 from shared.web.openapi.document import document
-from shared.web.openapi.schemas import Json, definition
+from shared.web.openapi.references import Json, definition
 from shared.web.pages import PageQuery
 from shared.web.routes import Bare, DirectRoute, PageOf, Route, Scope, Text
 
@@ -253,6 +253,25 @@ def test_types_of_one_name_and_different_shape_are_told_apart() -> None:
         if "Twin" in name
     ]
     assert sorted(kinds) == ["integer", "string"]
+
+
+def test_types_of_one_name_are_named_after_their_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, service in ((OneModule.Twin, "one"), (OtherModule.Twin, "other")):
+        monkeypatch.setattr(kind, "__module__", f"services.{service}.routes")
+    first = Route("GET", "/one", list_, answer=OneModule.Twin)
+    second = Route("GET", "/two", list_, answer=PageOf("twins", OtherModule.Twin))
+
+    made = described(first, second)
+
+    assert set(made["components"]["schemas"]) == {"one.Twin", "other.Twin"}
+    for reference in references(made):
+        definition(made, reference)
+
+
+def test_only_types_that_something_refers_to_are_there() -> None:
+    schemas = described(LIST)["components"]["schemas"]
+
+    assert set(schemas) == {"Colour", "ThingAnswer", "Error"}, "the query stands in its parameters"
 
 
 def test_what_says_no_answer_is_left_out() -> None:

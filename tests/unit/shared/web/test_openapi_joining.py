@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from shared.web.openapi.document import document
 from shared.web.openapi.joining import joined
-from shared.web.openapi.schemas import Json, definition
+from shared.web.openapi.references import Json, definition
 from shared.web.routes import Bare, Route, Scope
 
 
