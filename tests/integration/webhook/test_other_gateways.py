@@ -7,19 +7,33 @@ from typing import Any
 from urllib.parse import urlencode
 
 import jwt
+import orjson
 import pytest
 import structlog
 from pydantic import SecretStr
 
 from shared.clock import system_clock
+from shared.contracts.webhook import DisputeNoticed
 from shared.gateways.campay.keys import CampayKeys
+from shared.gateways.stripe.keys import StripeKeys
 from shared.identifiers import as_uuid, new_id
 from tests.integration.webhook.world import PAYMENT_ID, Webhook, rejected, running_webhook
 from tests.support.http_api import Reply
+from tests.support.queues import items_on
+from tests.support.stripe_answers import SECRET_KEY, WEBHOOK_SECRET, event, signature
 
 KEY = "demo-campay-webhook-key-0123456789abcdef"
 HANDLE = "0b6f2c1e-5a55-4c39-9d0e-3f1f7f0a1b2c"
 SHOP = "https://shop.example/thanks?order=7"
+
+DISPUTE = {
+    "id": "du_1",
+    "object": "dispute",
+    "amount": 1_999,
+    "currency": "usd",
+    "metadata": {},
+    "payment_intent": "pi_1",
+}
 
 CAMPAY = CampayKeys(campay_token=SecretStr("token"), campay_webhook_key=SecretStr(KEY))
 
@@ -102,6 +116,33 @@ async def test_a_gateway_that_is_off_is_not_heard(webhook: Webhook) -> None:
     reply = await webhook.notify(b"a=1", "sslcommerz")
 
     assert (reply.status, reply.error["code"]) == (404, "not_found")
+
+
+async def test_a_notice_about_a_dispute_is_a_message_of_its_own(
+    new_database: str, redis_url: str
+) -> None:
+    keys = StripeKeys(
+        stripe_secret_key=SecretStr(SECRET_KEY), stripe_webhook_secret=SecretStr(WEBHOOK_SECRET)
+    )
+    now = int(system_clock().timestamp())
+    body = orjson.dumps(event("charge.dispute.closed", DISPUTE, created=now))
+    headers = {"Content-Type": "application/json", "Stripe-Signature": signature(body, now)}
+    async with running_webhook(new_database, redis_url, gateways={"stripe": keys}) as webhook:
+        for _ in range(2):
+            reply = await webhook.api.call(
+                "POST", "/webhooks/stripe", body, key=None, headers=headers
+            )
+            assert reply.status == 200
+
+        (stored,) = await webhook.events()
+        assert (stored["claim"], stored["reference"]) == ("dispute", "pi_1")
+        (row,) = await webhook.outbox_payloads()
+        assert row["queue"] == "payments.disputes"
+        message = DisputeNoticed.decode(orjson.loads(row["payload"]))
+        assert (message.gateway, message.dispute, message.reference) == ("stripe", "du_1", "pi_1")
+        assert (message.amount, message.currency) == (1_999, "USD")
+        (item,) = await items_on(webhook.core.redis, "payments.disputes")
+        assert item["name"] == DisputeNoticed.name
 
 
 async def remember(webhook: Webhook, reference: str) -> None:
