@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from services.payments.handlers.flow_sync import in_step
+from services.payments.routes.alerts import alert_routes
 from services.payments.routes.controls import control_routes
 from services.payments.routes.disputes import dispute_routes
 from services.payments.routes.gateways import gateway_routes
@@ -17,6 +18,7 @@ from services.payments.routes.payments import payment_routes
 from services.payments.routes.profiles import profile_routes
 from services.payments.routes.refunds import refund_routes
 from services.payments.routes.settlement_checks import settlement_check_routes
+from services.payments.routes.statistics import statistics_routes
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
 from services.payments.store.tables import PARTITIONED_TABLES
@@ -55,6 +57,8 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
                 *dispute_routes(runtime),
                 *ledger_routes(runtime),
                 *settlement_check_routes(runtime, keys),
+                *statistics_routes(runtime),
+                *alert_routes(runtime),
                 *message_routes(core, keys, "/api/payments"),
             ],
             tasks=[keep_in_step],

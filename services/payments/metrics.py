@@ -94,3 +94,8 @@ GATEWAY_SHARE: Final = Gauge(
     "What this process has of a gateway's limit: of its calls in flight, or of those per second.",
     ["gateway", "limit", "part"],
 )
+ALERTS: Final = Counter(
+    "payments_alerts_total",
+    "Alerts by what was measured, and by what happened: raised, cleared.",
+    ["alert", "event"],
+)

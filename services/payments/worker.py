@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from services.payments.handlers import (
+    alerts,
     disputes,
     ledger,
     notices,
@@ -15,6 +16,7 @@ from services.payments.handlers import (
     reconciler,
     refunds,
     settlement_checks,
+    statistics,
 )
 from services.payments.handlers.flow_sync import in_step
 from services.payments.runtime import open_runtime
@@ -63,6 +65,8 @@ async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
                 partial(disputes.watch_disputes, runtime),
                 partial(ledger.keep_snapshot, runtime),
                 partial(settlement_checks.check_settlements, runtime),
+                partial(statistics.fold_for_ever, runtime),
+                partial(alerts.watch, runtime),
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
                 IdempotencyKeys(core.database, core.clock).forget_old_for_ever,
             ],

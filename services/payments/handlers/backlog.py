@@ -19,13 +19,16 @@ class Backlog:
     messages: Mapping[Priority, int] | None
     #: Payments whose next look at the gateway is due and that no worker has taken.
     looks: Mapping[Priority, int]
+    #: Payments whose next attempt is due, likewise.
+    retries: Mapping[Priority, int]
     #: Whether there are more due payments than were counted.
     is_capped: bool
 
     @property
     def total(self) -> int:
         """All that waits, as far as it is known."""
-        return sum((self.messages or {}).values()) + sum(self.looks.values())
+        messages = sum((self.messages or {}).values())
+        return messages + sum(self.looks.values()) + sum(self.retries.values())
 
 
 async def read_backlog(runtime: Runtime) -> Backlog:
@@ -37,9 +40,13 @@ async def read_backlog(runtime: Runtime) -> Backlog:
     queues = {level: f"payments.{level}" for level in Priority}
     ready = await ready_messages(runtime.core.redis, list(queues.values()))
     async with runtime.core.database.connection() as connection:
-        looks = await backlog_store.count_due_looks(connection, runtime.core.clock())
+        now = runtime.core.clock()
+        looks = await backlog_store.count_due_looks(connection, now)
+        retries = await backlog_store.count_due_retries(connection, now)
+    counted = [*looks.values(), *retries.values()]
     return Backlog(
         messages=None if ready is None else {level: ready[queues[level]] for level in Priority},
         looks=looks,
-        is_capped=any(count >= backlog_store.COUNTED_MAX for count in looks.values()),
+        retries=retries,
+        is_capped=any(count >= backlog_store.COUNTED_MAX for count in counted),
     )

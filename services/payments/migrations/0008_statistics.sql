@@ -65,3 +65,9 @@ CREATE TABLE alert (
 -- Once per episode: of two workers that see the same threshold passed, one opens the episode.
 CREATE UNIQUE INDEX alert_open ON alert (name) WHERE cleared_at IS NULL;
 CREATE INDEX alert_of_name ON alert (name, id);
+
+-- Whose turn it is to measure: of all workers one does, every few seconds.
+CREATE TABLE alert_turn (
+    only_row    boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
+    measured_at timestamptz NOT NULL
+);

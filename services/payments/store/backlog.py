@@ -34,3 +34,24 @@ async def count_due_looks(connection: Connection, now: datetime) -> Mapping[Prio
     """Count payments whose next look is due and that no worker has taken, up to `COUNTED_MAX`."""
     records = await connection.fetch(_DUE_LOOKS, now, [*Priority], [*REGISTRY], COUNTED_MAX)
     return {Priority(record["priority"]): record["count"] for record in records}
+
+
+_DUE_RETRIES: Final = """
+    SELECT level.priority, count(due.payment_id)
+      FROM unnest($2::text[]) AS level (priority)
+      LEFT JOIN LATERAL (
+            SELECT retry.payment_id
+              FROM unnest($3::text[]) AS known (gateway)
+              JOIN retry ON retry.gateway = known.gateway
+                        AND retry.priority = level.priority
+                        AND retry.next_attempt_at <= $1
+             WHERE retry.state = 'scheduled'
+             LIMIT $4) AS due ON true
+     GROUP BY level.priority
+"""
+
+
+async def count_due_retries(connection: Connection, now: datetime) -> Mapping[Priority, int]:
+    """Count payments whose next attempt is due and that no worker has taken, likewise."""
+    records = await connection.fetch(_DUE_RETRIES, now, [*Priority], [*REGISTRY], COUNTED_MAX)
+    return {Priority(record["priority"]): record["count"] for record in records}

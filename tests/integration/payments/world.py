@@ -13,6 +13,7 @@ import asyncpg
 import orjson
 
 from services.payments.handlers import disputes, notices, reconciler, refunds
+from services.payments.routes.alerts import alert_routes
 from services.payments.routes.controls import control_routes
 from services.payments.routes.disputes import dispute_routes
 from services.payments.routes.holds import hold_routes
@@ -21,6 +22,7 @@ from services.payments.routes.payments import payment_routes
 from services.payments.routes.profiles import profile_routes
 from services.payments.routes.refunds import refund_routes
 from services.payments.routes.settlement_checks import settlement_check_routes
+from services.payments.routes.statistics import statistics_routes
 from services.payments.runtime import Runtime, open_runtime
 from services.payments.settings import PaymentsSettings
 from shared.clock import Clock
@@ -237,6 +239,8 @@ async def running_payments(
             *dispute_routes(runtime),
             *ledger_routes(runtime),
             *settlement_check_routes(runtime, keys),
+            *statistics_routes(runtime),
+            *alert_routes(runtime),
         ]
         receiver = Receiver(
             core.database,
