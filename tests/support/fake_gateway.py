@@ -76,7 +76,7 @@ class FakeGateway:
     is_answering: asyncio.Event = field(default_factory=asyncio.Event)
     _paid: defaultdict[str, list[Paid]] = field(default_factory=lambda: defaultdict(list))
     _declined: dict[str, Declined] = field(default_factory=dict)
-    _disputes: dict[str, Disputed] = field(default_factory=dict)
+    disputes: dict[str, Disputed] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
@@ -133,7 +133,7 @@ class FakeGateway:
             opened_at=datetime(2026, 1, 5, 12, tzinfo=UTC),
             fee=fee,
         )
-        self._disputes[disputed.handle] = disputed
+        self.disputes[disputed.handle] = disputed
         return disputed
 
     def refusal(self, order: Order) -> Refusal | None:
@@ -193,7 +193,7 @@ class FakeGateway:
     async def look_up_dispute(self, handle: str) -> DisputeOutcome:
         if unknown := await self._ask("look_up_dispute", handle):
             return unknown
-        return self._disputes.get(handle, Unknown("not_found"))
+        return self.disputes.get(handle, Unknown("not_found"))
 
     async def list_paid(self, day: date, cursor: str | None = None) -> Listing:
         if unknown := await self._ask("list_paid", day.isoformat()):

@@ -140,13 +140,16 @@ def is_refundable(payment: Payment) -> bool:
     return payment.state in REFUNDABLE or is_held
 
 
-def order_of(refund: Refund, payment: Payment) -> RefundOrder:
-    """Return a refund as its gateway is told of it: the same each time."""
+def order_of(refund: Refund, payment: Payment, paid_reference: str) -> RefundOrder:
+    """Return a refund as its gateway is told of it: the same each time.
+
+    `paid_reference` is our name for the attempt under which the money was taken.
+    """
     assert refund.sent_at is not None, "a refund is marked as sent before it is"
     assert payment.gateway_payment_id is not None, "money that was taken has a name"
     return RefundOrder(
         reference=refund.id,
-        payment_reference=payment.reference,
+        payment_reference=paid_reference,
         gateway_payment_id=payment.gateway_payment_id,
         amount=refund.amount,
         reason=refund.reason,

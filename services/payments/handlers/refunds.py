@@ -195,7 +195,9 @@ async def _carry_out(runtime: Runtime, refund: Refund) -> None:
             await _put_off(runtime, refund, Deferred("gateway_is_off", until))
             return
         payment = (await read_payment(runtime, refund.payment_id)).payment
-        order = order_of(refund, payment)
+        async with runtime.core.database.connection() as connection:
+            reference = await refund_store.find_paid_reference(connection, payment.id)
+        order = order_of(refund, payment, reference)
         call = gateway.refund if _is_first(refund) else gateway.look_up_refund
         outcome = await runtime.flow.call(
             refund.gateway,

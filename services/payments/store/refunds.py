@@ -260,6 +260,29 @@ async def find_returned(connection: Connection, payment_id: str) -> Returned:
     return Returned(record["refunded_amount"], record["refund_reserved"])
 
 
+# The ledger has the attempt under which the money was taken; the payment may point to a later one.
+_PAID_REFERENCE: Final = """
+    SELECT coalesce(
+               (SELECT ledger_transfer.reference
+                  FROM ledger_transfer
+                 WHERE payment_id = payment.id
+                   AND kind = 'capture'
+                   AND ledger_transfer.reference IS NOT NULL
+                 ORDER BY at DESC
+                 LIMIT 1),
+               reference)
+      FROM payment
+     WHERE id = $1
+"""
+
+
+async def find_paid_reference(connection: Connection, payment_id: str) -> str:
+    """Return our name for the attempt under which a payment was paid."""
+    reference = await connection.fetchval(_PAID_REFERENCE, payment_id)
+    assert reference is not None, "payments are never deleted"
+    return str(reference)
+
+
 _LIST: Final = """
     SELECT id, payment_id, gateway, amount, currency, state, reason, requested_by, detail, handle,
            sends, sent_at, looks, next_look_at, created_at, updated_at, version

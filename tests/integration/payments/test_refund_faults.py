@@ -20,12 +20,14 @@ from services.payments.store import payments as payment_store
 from services.payments.store import refunds as refund_store
 from services.payments.store.refunds import NewRefund
 from shared.contracts.payments import PaymentRefunded
+from shared.gateways.interface import Unknown
 from shared.identifiers import new_id
 from shared.money import Money
 from tests.integration.payments.test_refunds import PRICE, paid_payment, returned
 from tests.integration.payments.world import Payments, running_payments, running_runtime
 from tests.support.blocking import execute
 from tests.support.databases import fresh_database
+from tests.support.messages import notice_received
 from tests.support.polling import eventually
 
 
@@ -160,7 +162,7 @@ async def test_money_that_moved_before_the_process_died_moves_once(
         refund = await refund_store.claim_refund(connection, refund_id, payments.clock())
         found = await payment_store.find_by_ids(connection, [paid["id"]])
     assert refund is not None
-    await payments.gateway.refund(order_of(refund, found[paid["id"]]))
+    await payments.gateway.refund(order_of(refund, found[paid["id"]], paid["gatewayReference"]))
     await end_lease(payments)
 
     assert await payments.carry_out_refunds() == 1
@@ -300,6 +302,23 @@ async def test_a_notice_about_a_refunded_payment_lets_its_refunds_be_looked_at(
     assert await payments.carry_out_refunds() == 1
 
     assert (await payments.read_refund(refund))["state"] == "failed"
+
+
+async def test_money_that_came_under_an_earlier_name_is_given_back_under_it(
+    payments: Payments,
+) -> None:
+    payments.gateway.next_starts = [Unknown("timeout")]
+    lost = await payments.post("key-1")
+    assert lost.status == 502
+    first = payments.gateway.orders[0].reference
+    payment = (await payments.post("key-1")).data
+    assert payment["gatewayReference"] != first, "a second attempt was made"
+    charge = payments.gateway.charge(first)
+    await payments.notify(notice_received(first, validation_id=charge.validation_id))
+
+    await payments.refund(payment)
+
+    assert [order.payment_reference for order in payments.gateway.refund_calls] == [first]
 
 
 async def test_held_money_is_given_back_whole(payments: Payments) -> None:

@@ -26,7 +26,7 @@ from services.payments.domain.refunds import (
 from shared.errors import IllegalTransitionError
 from shared.gateways.interface import Refunded, RefundFailed, RefundOutcome, RefundPending, Unknown
 from shared.money import Money
-from tests.support.payments import NOW, PAYMENT_ID, PRICE, payment_in
+from tests.support.payments import NOW, PAYMENT_ID, PRICE, REFERENCE, payment_in
 
 S = RefundState
 PAID = payment_in(PaymentState.SUCCEEDED)
@@ -230,9 +230,10 @@ def test_the_gateway_is_told_the_same_each_time() -> None:
     refund = refund_in(S.REQUESTED, sent_at=NOW - timedelta(hours=1))
     later = replace(refund, state=S.UNKNOWN, sends=4, looks=3, detail="timeout")
 
-    assert order_of(refund, PAID) == order_of(later, PAID)
-    assert order_of(refund, PAID).reference == refund.id
-    assert order_of(refund, PAID).started_at == refund.sent_at
+    order = order_of(refund, PAID, REFERENCE)
+    assert order == order_of(later, PAID, REFERENCE)
+    assert (order.reference, order.payment_reference) == (refund.id, REFERENCE)
+    assert order.started_at == refund.sent_at
 
 
 @pytest.mark.parametrize("state", RefundState)
