@@ -30,7 +30,7 @@ class Subcommand(Protocol):
 
 
 class Entry(NamedTuple):
-    """One subcommand: its module, and what it is for."""
+    """One subcommand: its module, or `module:NAME` in one of several, and what it is for."""
 
     module: str
     purpose: str
@@ -43,6 +43,23 @@ SUBCOMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         "load": Entry("load", "send many payments, and compare both ledgers one by one"),
         "audit": Entry("audit", "check on live data that nothing is lost and nothing is doubled"),
         "explain": Entry("explain", "tell the whole story of one payment"),
+        "controls": Entry(
+            "operations.controls:CONTROLS", "show what is paused, and which limits hold"
+        ),
+        "pause": Entry("operations.controls:PAUSE", "pause all payments, a gateway or a priority"),
+        "resume": Entry("operations.controls:RESUME", "end a pause, or a drain"),
+        "drain": Entry("operations.controls:DRAIN", "accept no new payments, finish the others"),
+        "limits": Entry("operations.controls:LIMITS", "show limits, set or drop them by hand"),
+        "profiles": Entry("operations.profiles:PROFILES", "show, write and choose sets of limits"),
+        "breaker": Entry("operations.gateways:BREAKER", "show breakers, open or close one by hand"),
+        "look-up": Entry("operations.payments:LOOK_UP", "ask a payment's gateway at once"),
+        "hold": Entry("operations.payments:HOLD", "put a payment on hold"),
+        "release": Entry("operations.payments:RELEASE", "release a payment that is on hold"),
+        "dead-letters": Entry(
+            "operations.dead_letters:DEAD_LETTERS", "show, repeat, put off, discard dead letters"
+        ),
+        "purge": Entry("operations.controls:PURGE", "clear Redis of what no worker takes up again"),
+        "actions": Entry("operations.controls:ACTIONS", "show what operators did, and why"),
         "migrate": Entry("migrate", "bring the databases up to date"),
         "serve": Entry("serve", "run the HTTP process of one service"),
         "worker": Entry("worker", "run the worker process of one service"),
@@ -55,9 +72,12 @@ SUBCOMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parser(given[0] if given else None).parse_args(given)
+    parser = _parser(given[0] if given else None)
+    arguments = parser.parse_args(given)
     try:
         return _load(arguments.subcommand).run(arguments)
+    except argparse.ArgumentError as error:  # Arguments that are right alone, and not together.
+        parser.error(str(error))
     except _expected_errors() as error:  # Only called when there is one.
         print(f"sluice: {error}", file=sys.stderr)
         return REFUSED
@@ -87,5 +107,6 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 
 def _load(name: str) -> Subcommand:
-    module = importlib.import_module(f"deploy.local.{SUBCOMMANDS[name].module}")
-    return cast("Subcommand", module)
+    path, _, attribute = SUBCOMMANDS[name].module.partition(":")
+    module = importlib.import_module(f"deploy.local.{path}")
+    return cast("Subcommand", getattr(module, attribute) if attribute else module)

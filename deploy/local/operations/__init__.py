@@ -1,0 +1,1 @@
+"""What operators do to a running Sluice, over its API: `sluice pause` and its siblings."""
