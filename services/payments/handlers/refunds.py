@@ -30,7 +30,7 @@ from services.payments.store import payments as payment_store
 from services.payments.store import refunds as refund_store
 from services.payments.store.refunds import NewRefund
 from shared.contracts.base import Message
-from shared.contracts.payments import PaymentRefunded
+from shared.contracts.payments import PaymentRefunded, RefundReturned
 from shared.database import Connection
 from shared.errors import ConflictError, NotFoundError, NotSupportedError, SluiceError
 from shared.gateways.interface import Refunded, RefundFailed, RefundOutcome, refund_refusal
@@ -262,17 +262,30 @@ async def _settle(
         return None
     if decided.change is None:
         return decided, []
-    announcements: dict[str, tuple[Message, str | None]] = {}
-    if decided.is_success:
-        announcements[payment.id] = (_announce(decided, payment), traceparent)
+    fact = _fact(decided, payment)
+    announcements = {} if fact is None else {payment.id: (fact, traceparent)}
     _, outgoing = await payment_store.save_and_announce(
         connection, [decided.change], announcements, now
     )
     return decided, outgoing
 
 
-def _announce(decided: RefundChange, payment: Payment) -> PaymentRefunded:
+def _fact(decided: RefundChange, payment: Payment) -> Message | None:
+    """Return what others must hear of a change."""
     refund = decided.refund
+    if decided.is_returned:
+        return RefundReturned(
+            payment_id=payment.id,
+            refund_id=refund.id,
+            customer_id=payment.customer_id,
+            product_id=payment.product_id,
+            amount=refund.amount.minor_units,
+            currency=refund.amount.currency,
+            refunded_total=decided.refunded_total,
+            returned_at=refund.updated_at,
+        )
+    if not decided.is_success:
+        return None
     return PaymentRefunded(
         payment_id=payment.id,
         refund_id=refund.id,

@@ -19,7 +19,7 @@ from services.payments.handlers import refunds
 from services.payments.store import payments as payment_store
 from services.payments.store import refunds as refund_store
 from services.payments.store.refunds import NewRefund
-from shared.contracts.payments import PaymentRefunded
+from shared.contracts.payments import PaymentRefunded, RefundReturned
 from shared.gateways.interface import Unknown
 from shared.identifiers import new_id
 from shared.money import Money
@@ -288,6 +288,8 @@ async def test_a_refund_that_came_back_is_found_by_a_later_look(
     assert (refund["state"], refund["detail"], refund["nextLookAt"]) == ("failed", "bounced", None)
     assert (await payments.read(paid["id"]))["state"] == "succeeded"
     assert (await payments.story(paid))[-1] == "refund_returned"
+    (fact,) = await payments.facts(RefundReturned)
+    assert (fact["refundId"], fact["amount"], fact["refundedTotal"]) == (refund["id"], PRICE, 0)
     assert await returned(payments, paid) == (0, 0)
 
 
