@@ -58,6 +58,9 @@ _HISTORY: Final[Mapping[str, str]] = MappingProxyType(
         "closed": "nothing can be paid there any more, so it is not looked at again",
         "confirmation_stays_out": "the gateway keeps owing its confirmation",
         "surplus_charge_found": "the gateway has taken money more than once",
+        "put_off": "the gateway may not be asked at the moment",
+        "held_by_operator": "an operator put the payment on hold",
+        "released_by_operator": "an operator released the payment",
     }
 )
 
@@ -100,6 +103,10 @@ _REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "gateway_created": "the customer has not tried to pay yet",
         "gateway_is_off": "the gateway is not configured any more, so it cannot be asked",
         "not_visible_yet": "the gateway may not list yet what was begun just now",
+        "breaker_open": "the gateway failed too often and is given a rest",
+        "breaker_half_open": "the gateway failed too often and is being tried out",
+        "held_by_operator": "an operator holds it until it is released",
+        "released_by_operator": "an operator released it, and its gateway is asked",
         "gateway_pending": "the gateway says that the payment is still on its way",
         "invalid_transaction": "the gateway does not know the transaction that the notice names",
     }

@@ -15,6 +15,7 @@ from services.payments.handlers.orders import put_off, read_payment
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask, measure, success
 from services.payments.store import payments as payment_store
 from services.payments.store import refunds as refund_store
+from services.payments.store import retries as retry_store
 from services.payments.store.payments import PaymentView
 from shared.contracts.base import Message
 from shared.database import Connection
@@ -63,7 +64,7 @@ async def release(runtime: Runtime, instruction: Instruction, payment_id: str) -
         return holds.release(
             payment,
             await refund_store.find_returned(connection, payment_id),
-            has_open_retry=False,
+            has_open_retry=await retry_store.has_open_retry(connection, payment_id),
             now=runtime.core.clock(),
         )
 
