@@ -19,6 +19,7 @@ from services.payments.domain.state_machine import RESTING
 from services.payments.domain.statistics import step
 from services.payments.flow.admission import Flow, Purpose
 from services.payments.flow.controls import Controls
+from services.payments.flow.late_money import give_back
 from services.payments.flow.retry_planning import Decided, RetryPlanner, policy_of
 from services.payments.settings import PaymentsSettings
 from services.payments.store import attempts as attempt_store
@@ -112,13 +113,14 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
     """Connect to the gateways and put together what handlers need."""
 
     async def record(judgements: Sequence[Judgement]) -> Sequence[None]:
-        await _record(core, retries, judgements)
+        await _record(recorder, judgements)
         return [None] * len(judgements)
 
     gateways = clients(settings, core.clock)
     retries = RetryPlanner(
         policy_of(settings), random.random, sure_after=settings.retry_lock_timeout
     )
+    recorder = _Recorder(core, retries, gateways, settings.late_success_policy == "refund")
     results: Batcher[Judgement, None] = Batcher(
         record, spacing_seconds=RECORD_SPACING_SECONDS, load_rate=LOAD_RATE
     )
@@ -228,7 +230,18 @@ def page_found(stored: StoredOrder, outcome: Outcome) -> CheckoutOpened | None:
 _ROUNDS_MAX: Final = 10
 
 
-async def _record(core: Core, retries: RetryPlanner, judgements: Sequence[Judgement]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Recorder:
+    """What it takes to record verdicts."""
+
+    core: Core
+    retries: RetryPlanner
+    gateways: Mapping[str, PaymentGateway]
+    #: Whether money that comes after the end goes back.
+    returns_late_money: bool
+
+
+async def _record(recorder: _Recorder, judgements: Sequence[Judgement]) -> None:
     """Commit what a batch of verdicts changes, with its announcements, then publish these.
 
     A payment that another writer changed meanwhile is read and judged anew.
@@ -242,9 +255,9 @@ async def _record(core: Core, retries: RetryPlanner, judgements: Sequence[Judgem
         decided = {
             id_: (judgement, change)
             for id_, judgement in sorted(first_of_each.items())
-            if (change := _decide(core, judgement)) is not None
+            if (change := _decide(recorder, judgement)) is not None
         }
-        saved = await _save(core, retries, list(decided.values()))
+        saved = await _save(recorder, list(decided.values()))
         settled = (first_of_each.keys() - decided.keys()) | saved
         remaining = [
             judgement
@@ -254,7 +267,7 @@ async def _record(core: Core, retries: RetryPlanner, judgements: Sequence[Judgem
         ]
         if not remaining:
             return
-        async with core.database.connection() as connection:
+        async with recorder.core.database.connection() as connection:
             fresh = await payment_store.find_by_ids(connection, [j.payment.id for j in remaining])
         remaining = [
             Judgement(fresh[j.payment.id], j.verdict, j.claim, j.asked_at, j.traceparent)
@@ -267,15 +280,20 @@ async def _record(core: Core, retries: RetryPlanner, judgements: Sequence[Judgem
     raise ConflictError(f"{len(remaining)} payments kept changing")
 
 
-def _decide(core: Core, judgement: Judgement) -> Change | None:
-    return settle(judgement.payment, judgement.verdict, claim=judgement.claim, now=core.clock())
+def _decide(recorder: _Recorder, judgement: Judgement) -> Change | None:
+    return settle(
+        judgement.payment,
+        judgement.verdict,
+        claim=judgement.claim,
+        now=recorder.core.clock(),
+        returns_late_money=recorder.returns_late_money,
+    )
 
 
-async def _save(
-    core: Core, retries: RetryPlanner, decided: Sequence[tuple[Judgement, Change]]
-) -> frozenset[str]:
+async def _save(recorder: _Recorder, decided: Sequence[tuple[Judgement, Change]]) -> frozenset[str]:
     if not decided:
         return frozenset()
+    core, retries = recorder.core, recorder.retries
     now = core.clock()
     announcements = {
         change.payment.id: (success(change.payment, judgement.asked_at), judgement.traceparent)
@@ -284,7 +302,9 @@ async def _save(
     }
     # One statement as a rule, which commits by itself and saves two round trips.
     is_several = any(
-        change.frees_held_to is not None or change.payment.retries_automatically
+        change.frees_held_to is not None
+        or change.gives_back
+        or change.payment.retries_automatically
         for _, change in decided
     )
     lend = core.database.transaction if is_several else core.database.connection
@@ -299,6 +319,7 @@ async def _save(
             connection, plan.changes, announcements, now, steps=steps
         )
         outgoing += await retries.write(connection, plan, saved, now)
+        await give_back(connection, recorder.gateways, plan.changes, saved, now)
     core.publisher.publish(outgoing)
     for (judgement, _), change in zip(decided, plan.changes, strict=True):
         if change.payment.id in saved:

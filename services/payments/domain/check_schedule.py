@@ -21,6 +21,14 @@ CHARGE_DELAYS: Final = tuple(
     timedelta(seconds=s) for s in (5, 10, 15, 15, 15, 30, 30, 60, 60, 120, 300, 600, 1_800, 3_600)
 )
 
+#: What the gateway has not closed when a payment expires may still be paid: it is looked at for so
+#: long in case it is. The gateways that let nobody close anything keep a page for a day at most.
+OPEN_LOOKED_AT_FOR: Final = timedelta(hours=48)
+
+#: A gateway that has not said for so long after the end what became of a payment never will. Money
+#: that comes all the same is found by its notice or by the comparison with the gateway's list.
+UNKNOWN_GIVEN_UP_AFTER: Final = timedelta(days=7)
+
 #: A declined payment is looked at again from five minutes on.
 LOOKS_SKIPPED_AFTER_DECLINE: Final = 3
 

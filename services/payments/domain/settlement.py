@@ -9,6 +9,8 @@ from typing import Final, assert_never
 from services.payments.domain.check_schedule import (
     CONFIRMATION_DELAYS,
     LOOKS_SKIPPED_AFTER_DECLINE,
+    OPEN_LOOKED_AT_FOR,
+    UNKNOWN_GIVEN_UP_AFTER,
     next_check_at,
 )
 from services.payments.domain.ledger import REVENUE, SURPLUS, Transfer, captured, surplus
@@ -18,20 +20,10 @@ from shared.gateways.interface import (
     ActionRequired,
     Claim,
     Declined,
-    FailureKind,
     Outcome,
     Paid,
     Pending,
     Unknown,
-)
-
-#: States in which what `start` returned is the best that is known.
-_AWAITING_START: Final = frozenset(
-    {
-        PaymentState.CREATED,
-        PaymentState.PENDING,
-        PaymentState.UNKNOWN,
-    }
 )
 
 #: Why a payment is on hold that an operator held. Only an operator releases it; the gateway is then
@@ -43,8 +35,17 @@ CURRENCY_DIFFERS: Final = "currency_differs"
 AMOUNT_DIFFERS: Final = "amount_differs"
 _OTHER_SUM: Final = frozenset({CURRENCY_DIFFERS, AMOUNT_DIFFERS})
 
+#: Why money is held that came when its payment was over.
+LATE_SUCCESS: Final = "late_success"
+
+#: States of a payment that ended without money.
+_ENDED_UNPAID: Final = frozenset({PaymentState.FAILED, PaymentState.CANCELLED})
+
+#: How a reason begins when the time was over and the gateway had not closed what was open.
+STILL_OPEN: Final = "expired_open:"
+
 #: Longest reason that is kept.
-_REASON_LENGTH_MAX: Final = 300
+REASON_LENGTH_MAX: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,74 +64,17 @@ class Change:
     #: The account to which what the ledger holds of the payment goes; it is saved in a transaction
     #: then.
     frees_held_to: str | None = None
-
-
-def settle_start(payment: Payment, outcome: Outcome, *, now: datetime) -> Change | None:
-    """Decide what the answer to an order makes of its payment; None when more is known by now.
-
-    Args:
-        payment: As last read; a notice may have changed it while the gateway was called.
-        outcome: What `start` returned, or a look-up that took its place.
-        now: The present moment.
-    """
-    if isinstance(outcome, Paid):
-        return _settle_paid(payment, outcome)
-    if payment.state not in _AWAITING_START:
-        return None
-    match outcome:
-        case ActionRequired() | Pending():
-            return _accepted(payment, outcome, now)
-        case Declined(kind=FailureKind.CONFIGURATION):
-            return _refused(payment, outcome)
-        case Declined():
-            return _settle_declined(payment, outcome, None, now)
-        case Unknown():
-            return _unanswered(payment, outcome, now)
-    assert_never(outcome)
-
-
-def _accepted(payment: Payment, outcome: ActionRequired | Pending, now: datetime) -> Change:
-    """Wait for the customer, from whom the gateway now expects something, or for a network."""
-    state = next_state(payment.state, PaymentState.PENDING)
-    if isinstance(outcome, ActionRequired):
-        # The first look was planned when the payment was recorded.
-        return Change(payment._replace(state=state, reason=outcome.reason), "checkout_opened")
-    accepted = payment._replace(
-        state=state,
-        reason=outcome.reason,
-        checks_made=0,
-        next_check_at=next_check_at(payment.method, state, 0, now),
-    )
-    return Change(accepted, "accepted")
-
-
-def _refused(payment: Payment, outcome: Declined) -> Change:
-    """End a payment that the gateway would not even begin."""
-    failed = payment._replace(
-        state=next_state(payment.state, PaymentState.FAILED),
-        reason=f"gateway_refused:{outcome.reason}"[:_REASON_LENGTH_MAX],
-        next_check_at=None,
-    )
-    return Change(failed, f"{_wanted(payment)}_refused")
-
-
-def _unanswered(payment: Payment, outcome: Unknown, now: datetime) -> Change:
-    """Ask later what became of an order whose answer was lost."""
-    state = next_state(payment.state, PaymentState.UNKNOWN)
-    unknown = payment._replace(
-        state=state,
-        reason=f"{_wanted(payment)}_unknown:{outcome.reason}"[:_REASON_LENGTH_MAX],
-        next_check_at=next_check_at(payment.method, state, payment.checks_made, now),
-    )
-    return Change(unknown, f"{_wanted(payment)}_unknown")
-
-
-def _wanted(payment: Payment) -> str:
-    return "checkout" if payment.method == "checkout" else "charge"
+    #: The money came too late: what is held goes back, where the gateway can do that.
+    gives_back: bool = False
 
 
 def settle(
-    payment: Payment, verdict: Verdict, *, claim: Claim | None, now: datetime
+    payment: Payment,
+    verdict: Verdict,
+    *,
+    claim: Claim | None,
+    now: datetime,
+    returns_late_money: bool = False,
 ) -> Change | None:
     """Decide what a verdict means; None when it says nothing new.
 
@@ -139,20 +83,31 @@ def settle(
         verdict: What the gateway said, or why it was not asked.
         claim: What the notice claimed that made us ask; None when nobody did.
         now: The present moment.
+        returns_late_money: Whether money that comes after the end goes back.
     """
+    if isinstance(verdict, Paid):
+        goes_back = returns_late_money and is_over(payment, now)
+        return settle_paid(payment, verdict, goes_back=goes_back)
+    if isinstance(verdict, Deferred):
+        return _put_off(payment, verdict, claim)
+    if payment.state is PaymentState.RETRY_SCHEDULED and (
+        claim != "paid" or isinstance(verdict, Declined)
+    ):
+        return None  # What ended the last attempt says nothing of the next.
+    if payment.state in RESTING:
+        return _look_again(payment, verdict, claim, now)
+    return _settle_unpaid(payment, verdict, claim, now)
+
+
+def _settle_unpaid(
+    payment: Payment,
+    verdict: Declined | Pending | ActionRequired | Unknown,
+    claim: Claim | None,
+    now: datetime,
+) -> Change:
     match verdict:
-        case Paid():
-            return _settle_paid(payment, verdict)
-        case Deferred():
-            return _put_off(payment, verdict, claim)
-        case _ if payment.state is PaymentState.RETRY_SCHEDULED and claim != "paid":
-            return None  # What ended the last attempt says nothing of the next.
-        case Declined() if payment.state is PaymentState.RETRY_SCHEDULED:
-            return None
-        case _ if payment.state in RESTING:
-            return _look_again(payment, verdict, claim, now)
         case Declined():
-            return _settle_declined(payment, verdict, claim, now)
+            return settle_declined(payment, verdict, claim, now)
         case Pending() | ActionRequired():
             return _settle_pending(payment, verdict, claim, now)
         case Unknown():
@@ -160,16 +115,37 @@ def settle(
     assert_never(verdict)
 
 
-def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
+def is_over(payment: Payment, now: datetime) -> bool:
+    """Tell whether a payment had ended without money, and its time was over."""
+    return payment.state in _ENDED_UNPAID and now >= payment.expires_at
+
+
+def is_left_open(payment: Payment, verdict: Verdict, now: datetime) -> bool:
+    """Tell whether something can still be paid at the gateway while the payment's time is over."""
+    return (
+        isinstance(verdict, (Pending, ActionRequired))
+        and verdict.reason != "not_attempted"
+        and payment.state not in RESTING | {PaymentState.PROCESSING, PaymentState.RETRY_SCHEDULED}
+        and now >= payment.expires_at
+    )
+
+
+def settle_paid(payment: Payment, verdict: Paid, *, goes_back: bool) -> Change | None:
+    """Decide what confirmed money means; None when it says nothing new.
+
+    `goes_back` says that it came too late, and is not kept.
+    """
     if payment.state is PaymentState.ON_HOLD and payment.reason == HELD_BY_OPERATOR:
         return None
     # A charge with another name at the gateway than the one we know is another charge.
     is_other = payment.gateway_payment_id not in {None, verdict.gateway_payment_id}
     is_surplus = verdict.is_repeated or is_other
-    reason = _objection(payment, verdict)
+    reason = _objection(payment, verdict) or (LATE_SUCCESS if goes_back else None)
     # A gateway may take a doubt back; that it tells another sum than before is a doubt of its own.
     is_held = payment.state is PaymentState.ON_HOLD and (
-        reason is not None or (payment.reason in _OTHER_SUM and not is_other)
+        reason is not None
+        or payment.reason == LATE_SUCCESS
+        or (payment.reason in _OTHER_SUM and not is_other)
     )
     if payment.state in TAKEN or is_held:
         if not is_surplus or payment.reason == "surplus_charge":
@@ -202,6 +178,7 @@ def _settle_paid(payment: Payment, verdict: Paid) -> Change | None:
         is_surplus=is_surplus,
         transfers=transfers,
         frees_held_to=frees_held_to,
+        gives_back=reason == LATE_SUCCESS and state is PaymentState.ON_HOLD,
     )
 
 
@@ -250,9 +227,10 @@ def _objection(payment: Payment, verdict: Paid) -> str | None:
     return "gateway_says_risky" if verdict.is_risky else None
 
 
-def _settle_declined(
+def settle_declined(
     payment: Payment, verdict: Declined, claim: Claim | None, now: datetime
 ) -> Change:
+    """Decide what a decline means for a payment that is not at rest."""
     if verdict.is_final:
         return _end(payment, verdict)
     # On the hosted page a customer may try again after a decline. So it ends the payment only when
@@ -270,7 +248,7 @@ def _end(payment: Payment, verdict: Declined) -> Change:
     state = PaymentState.CANCELLED if verdict.is_cancelled else PaymentState.FAILED
     ended = payment._replace(
         state=next_state(payment.state, state),
-        reason=f"{verdict.kind}:{verdict.reason}"[:_REASON_LENGTH_MAX],
+        reason=f"{verdict.kind}:{verdict.reason}"[:REASON_LENGTH_MAX],
         next_check_at=None,
     )
     return Change(ended, "declined")
@@ -290,6 +268,9 @@ def _settle_pending(
         is_open = payment.state is not PaymentState.CREATED
         state = PaymentState.PENDING if is_open else PaymentState.CREATED
         return _wait(payment, state, verdict.reason, now)
+    if now >= payment.expires_at and claim is None:
+        reason = f"{STILL_OPEN}{verdict.reason}"[:REASON_LENGTH_MAX]
+        return _rest(payment, PaymentState.FAILED, "expired", reason, now)
     return _wait(payment, PaymentState.PENDING, verdict.reason, now)
 
 
@@ -298,6 +279,9 @@ def _settle_unknown(
 ) -> Change:
     if claim is not None or payment.state is PaymentState.PROCESSING:
         return _settle_unconfirmed(payment, verdict.reason, claim, now)
+    if now >= payment.expires_at + UNKNOWN_GIVEN_UP_AFTER:
+        reason = f"expired_unknown:{verdict.reason}"[:REASON_LENGTH_MAX]
+        return _rest(payment, PaymentState.FAILED, "expired", reason, now)
     return _wait(payment, payment.state, verdict.reason, now)
 
 
@@ -341,9 +325,18 @@ def _rest(payment: Payment, state: PaymentState, event: str, reason: str, now: d
         state=next_state(payment.state, state),
         reason=reason,
         checks_made=LOOKS_SKIPPED_AFTER_DECLINE,
-        next_check_at=None if now >= payment.expires_at else due,
+        next_check_at=due,
     )
+    if now >= _looked_at_until(resting):
+        resting = resting._replace(next_check_at=None)
     return Change(resting, event)
+
+
+def _looked_at_until(payment: Payment) -> datetime:
+    """Return until when money is looked for of a payment that has ended without any."""
+    if payment.reason is not None and payment.reason.startswith(STILL_OPEN):
+        return payment.expires_at + OPEN_LOOKED_AT_FOR
+    return payment.expires_at
 
 
 def _look_again(
@@ -356,7 +349,7 @@ def _look_again(
         return Change(payment._replace(next_check_at=None), "closed")
     if claim is not None:
         return None
-    if now >= payment.expires_at:
+    if now >= _looked_at_until(payment):
         return Change(payment._replace(next_check_at=None), "closed")
     assert payment.reason is not None, "what failed says why"
     return _wait(payment, payment.state, payment.reason, now)

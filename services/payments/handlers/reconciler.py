@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import structlog
 
 from services.payments import metrics
-from services.payments.domain.model import Payment, PaymentState
+from services.payments.domain.model import Payment, PaymentState, Verdict
+from services.payments.domain.settlement import is_left_open
+from services.payments.flow.admission import Purpose
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask
 from services.payments.store import attempts as attempt_store
 from services.payments.store import looks as look_store
 from services.payments.store.attempts import StoredOrder
 from shared.contracts.priorities import Priority
 from shared.errors import DatabaseUnavailableError, SluiceError
+from shared.gateways.interface import ActionRequired, Pending, Unknown
 from shared.gateways.registry import REGISTRY
 from shared.metrics import bound
 
@@ -96,5 +101,27 @@ async def _reconcile_one(runtime: Runtime, payment: Payment, stored: StoredOrder
         asked_at = runtime.core.clock()
         handle = payment.validation_id if payment.state is PaymentState.PROCESSING else None
         verdict = await ask(runtime, payment, payment.reference, None, handle, stored=stored)
+        if is_left_open(payment, verdict, asked_at):
+            verdict = await _close(runtime, payment, stored, verdict)
         bound(metrics.CHECKS, payment.gateway, "reconciler", VERDICT_NAMES[type(verdict)]).inc()
         await runtime.results.submit(Judgement(payment, verdict, None, asked_at, traceparent))
+
+
+async def _close(
+    runtime: Runtime, payment: Payment, stored: StoredOrder, verdict: Verdict
+) -> Verdict:
+    """Close at the gateway what is open of a payment whose time is over, if it can be closed.
+
+    What comes of it is what the gateway says then: it may have been paid at the last moment.
+    """
+    gateway = runtime.gateways.get(payment.gateway)
+    if gateway is None or not gateway.capabilities.cancels:
+        return verdict
+    order = stored.order
+    if order.handle is None and isinstance(verdict, (Pending, ActionRequired)):
+        order = replace(order, handle=verdict.handle)
+    closed = await runtime.flow.call(
+        payment.gateway, payment.priority, Purpose.CHECK, partial(gateway.cancel, order)
+    )
+    # A gateway that does not say whether it closed it has said before that it is open.
+    return verdict if isinstance(closed, Unknown) else closed

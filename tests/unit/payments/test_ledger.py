@@ -12,7 +12,8 @@ import pytest
 from services.payments.domain import ledger
 from services.payments.domain.ledger import Transfer, TransferKind
 from services.payments.domain.model import PaymentState
-from services.payments.domain.settlement import Change, settle, settle_start
+from services.payments.domain.settlement import Change, settle
+from services.payments.domain.starting import settle_start
 from shared.gateways.interface import Declined, Paid, Pending, Unknown
 from shared.money import Money
 from tests.support.payments import PRICE, REFERENCE, paid, payment_in
