@@ -14,38 +14,12 @@ from shared.web.openapi.references import Json, definition
 from shared.web.openapi.routes import described
 from shared.web.routes import Route
 
-#: Documents by what they describe: tests open the same routes again and again.
-_documents: dict[Any, Json] = {}
-
 
 class Description:
     """What the routes of one application say of their answers."""
 
     def __init__(self, routes: Sequence[Any]) -> None:
         self._routes = [route for route in routes if isinstance(route, Route)]
-
-    @cached_property
-    def document(self) -> Json:
-        key = tuple(
-            (route.method, route.path, repr(route.answer), str(route.handler))
-            for route in self._routes
-            if route.answer is not None
-        )
-        names = re.sub(r" at 0x[0-9a-f]+", "", repr(key))
-        if names not in _documents:
-            _documents[names] = described(self._routes)
-        return _documents[names]
-
-    @cached_property
-    def _operations(self) -> list[tuple[str, re.Pattern[str], Json]]:
-        """All operations; those without parameters first, as they are chosen first."""
-        return [
-            (method.upper(), re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), operation)
-            for path, methods in sorted(
-                self.document["paths"].items(), key=lambda item: ("{" in item[0], -len(item[0]))
-            )
-            for method, operation in methods.items()
-        ]
 
     def check(
         self, method: str, path: str, status: int, headers: Mapping[str, str], body: bytes
@@ -56,19 +30,12 @@ class Description:
         checked, and neither are operations that are not described.
         """
         bare = path.partition("?")[0]
-        operation = next(
-            (
-                found
-                for by, pattern, found in self._operations
-                if by == method and pattern.fullmatch(bare)
-            ),
-            None,
-        )
+        operation = self._document.find(method, bare)
         if operation is None:
             return
         where = f"{method} {bare} -> {status}"
         assert str(status) in operation["responses"], f"{where} is not documented: {body[:500]!r}"
-        response = self._resolved(operation["responses"][str(status)])
+        response = self._document.resolved(operation["responses"][str(status)])
         content_type = headers.get("Content-Type", "").partition(";")[0]
         content = response.get("content")
         if content is None:
@@ -76,21 +43,66 @@ class Description:
             return
         assert content_type in content, f"{where} has the undocumented type {content_type}"
         if content_type == "application/json":
-            schema = _closed(content[content_type]["schema"])
-            components = _closed(self.document["components"])
-            validator = Draft202012Validator({**schema, "components": components})
+            validator = self._document.validator(content[content_type]["schema"])
             problems = [
                 f"{'.'.join(map(str, error.absolute_path))}: {error.message}"
                 for error in validator.iter_errors(orjson.loads(body))
             ]
             assert not problems, f"{where} is not as documented: {problems}"
 
-    def _resolved(self, thing: Json) -> Json:
-        return definition(self.document, thing["$ref"]) if "$ref" in thing else thing
+    @cached_property
+    def _document(self) -> _Document:
+        key = repr(
+            [
+                (route.method, route.path, route.answer, route.handler)
+                for route in self._routes
+                if route.answer is not None
+            ]
+        )
+        names = re.sub(r" at 0x[0-9a-f]+", "", key)
+        if names not in _documents:
+            _documents[names] = _Document(described(self._routes))
+        return _documents[names]
+
+
+class _Document:
+    """A document, with every object closed: a field that nobody documented is found."""
+
+    def __init__(self, document: Json) -> None:
+        self._whole: Json = _closed(document)
+        self._validators: dict[int, Any] = {}
+        # Those without parameters first, as the application chooses them first.
+        self._operations: list[tuple[str, re.Pattern[str], Json]] = [
+            (method.upper(), re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), operation)
+            for path, methods in sorted(
+                self._whole["paths"].items(), key=lambda item: ("{" in item[0], -len(item[0]))
+            )
+            for method, operation in methods.items()
+        ]
+
+    def find(self, method: str, path: str) -> Json | None:
+        """Return the operation that answers, if it is described."""
+        for its_method, pattern, operation in self._operations:
+            if its_method == method and pattern.fullmatch(path):
+                return operation
+        return None
+
+    def resolved(self, thing: Json) -> Json:
+        return definition(self._whole, thing["$ref"]) if "$ref" in thing else thing
+
+    def validator(self, schema: Json) -> Any:
+        """Return the one validator of a schema of this document."""
+        if id(schema) not in self._validators:
+            rooted = {**schema, "components": self._whole["components"]}
+            self._validators[id(schema)] = Draft202012Validator(rooted)
+        return self._validators[id(schema)]
+
+
+#: By what they describe: tests open the same routes again and again.
+_documents: dict[str, _Document] = {}
 
 
 def _closed(schema: Any) -> Any:
-    """Return the schema with every object closed: a field that nobody documented is found."""
     if isinstance(schema, list):
         return [_closed(each) for each in schema]
     if not isinstance(schema, dict):
