@@ -44,6 +44,9 @@ TIMEOUT_SECONDS_DEFAULT: Final = 400.0
 #: is asked about for each.
 LOOKS_PER_COMPARISON: Final = 10
 
+#: Takes orders whose failed attempts are followed by others.
+PROCESS_PATH: Final = "/api/payments/process"
+
 WELL: Final = 0
 NOT_WELL: Final = 1
 
@@ -103,6 +106,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=GATEWAYS,
         metavar="NAME,...",
         help=f"which gateways to cycle through ({','.join(GATEWAYS)})",
+    )
+    parser.add_argument(
+        "--process",
+        action="store_true",
+        help="ask for automatic retries: what fails for a moment is tried again",
     )
     parser.add_argument("--seed", type=int, default=1, help="another seed, other payments (1)")
     parser.add_argument(
@@ -176,6 +184,7 @@ async def _load(
         merchant = Merchant(
             await stack.enter_async_context(open_client(sluice.url, sluice.api_key)),
             run=f"{time.time_ns():x}",
+            creation=PROCESS_PATH if arguments.process else "/api/payments",
         )
         # Somebody else's Sluice is taken to have the made-up wallet, unless ours is named here.
         foreign = {**gateways_at_simulator(sluice.url, os.environ), **os.environ}

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Final
 
 from rich.console import Console
@@ -63,6 +64,22 @@ class Outcome:
         return sum(made.settled_seconds is not None for made in self.all_made) / self.whole_seconds
 
     @property
+    def paid(self) -> list[Made]:
+        """Return the payments that succeeded."""
+        return [made for made in self.all_made if made.state == "succeeded"]
+
+    @property
+    def paid_per_minute(self) -> float:
+        """Return how many payments succeeded a minute, until the last one was at rest."""
+        return 60 * len(self.paid) / self.whole_seconds
+
+    @property
+    def paid_after_seconds(self) -> float | None:
+        """Return how long a payment that succeeded took on average, from its creation."""
+        times = [made.settled_seconds for made in self.paid if made.settled_seconds is not None]
+        return fmean(times) if times else None
+
+    @property
     def is_well(self) -> bool:
         """Whether both ledgers agree about every payment, and every payment was taken on."""
         agrees = all(each.verdict is Verdict.MATCH for each in self.verdicts)
@@ -91,6 +108,12 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             "settledPerSecond": outcome.settled_per_second,
             "makingSeconds": outcome.making_seconds,
             "wholeSeconds": outcome.whole_seconds,
+        },
+        "paid": {
+            "count": len(outcome.paid),
+            "share": len(outcome.paid) / len(outcome.all_made),
+            "perMinute": outcome.paid_per_minute,
+            "afterSecondsOnAverage": outcome.paid_after_seconds,
         },
         "latencySeconds": {
             gateway: {
@@ -122,7 +145,12 @@ def render(target: Console, outcome: Outcome) -> None:
     target.print(
         f"{len(outcome.all_made):,} payments: made within {outcome.making_seconds:.1f} s "
         f"({outcome.made_per_second:.1f}/s), the last at rest after {outcome.whole_seconds:.1f} s "
-        f"({outcome.settled_per_second:.1f}/s).\n"
+        f"({outcome.settled_per_second:.1f}/s)."
+    )
+    share, seconds = len(outcome.paid) / len(outcome.all_made), outcome.paid_after_seconds
+    target.print(
+        f"{len(outcome.paid):,} of them were paid ({share:.1%}), {outcome.paid_per_minute:,.0f} a "
+        f"minute, each after {seconds or 0:.2f} s on average.\n"
     )
     table = Table(title="Both ledgers, payment by payment", title_justify="left")
     counts = count(outcome.verdicts)

@@ -35,7 +35,7 @@ PAGE_SIZE: Final = 200
 READS_AT_ONCE: Final = 8
 
 #: The states in which a payment still has a next step.
-OPEN_STATES: Final = ("created", "pending", "processing", "unknown")
+OPEN_STATES: Final = ("created", "pending", "processing", "unknown", "retry_scheduled")
 
 #: The code of a 409 that says: the first request with this key is still running.
 _STILL_RUNNING: Final = "idempotency_key_in_use"
@@ -80,11 +80,15 @@ class Merchant:
     Args:
         client: The connection to Sluice, with its address and the key's header.
         run: Tells the customers and keys of this run from those of others on the same data.
+        creation: The path that takes orders.
     """
 
-    def __init__(self, client: aiohttp.ClientSession, run: str) -> None:
+    def __init__(
+        self, client: aiohttp.ClientSession, run: str, creation: str = "/api/payments"
+    ) -> None:
         self._client = client
         self._run = run
+        self._creation = creation
 
     async def make_all(
         self,
@@ -198,7 +202,7 @@ class Merchant:
     ) -> float | None:
         """Ask once; return how long to wait before asking again, or None when it was answered."""
         try:
-            async with self._client.post("/api/payments", json=body, headers=headers) as response:
+            async with self._client.post(self._creation, json=body, headers=headers) as response:
                 answer = await response.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             made.refusal = type(error).__name__
