@@ -11,6 +11,7 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from services.payments import metrics
+from services.payments.domain import statistics
 from services.payments.domain.disputes import (
     UNANSWERED_DELAY,
     Dispute,
@@ -215,7 +216,10 @@ async def _settle(
             # What was taken once too often: nothing was given for it that could be taken back.
             booked = booking_of(step, dispute)
             change = Change(payment, f"{step}_of_surplus", transfers=(booked,))
-        _, sent = await payment_store.save_and_announce(connection, [change], facts, now)
+        counted = [statistics.step(payment, change, now)]
+        _, sent = await payment_store.save_and_announce(
+            connection, [change], facts, now, steps=counted
+        )
         outgoing += sent
         payment = change.payment._replace(version=payment.version + 1)
     if (change_of_fee := fee_change(known, dispute, payment)) is not None:

@@ -22,6 +22,7 @@ from services.payments.domain.refunds import (
     order_of,
     settle_refund,
 )
+from services.payments.domain.statistics import step
 from services.payments.flow.admission import Purpose
 from services.payments.handlers.due_work import gateways_at_rest, take_up_for_ever
 from services.payments.handlers.orders import read_payment
@@ -265,7 +266,11 @@ async def _settle(
     fact = _fact(decided, payment)
     announcements = {} if fact is None else {payment.id: (fact, traceparent)}
     _, outgoing = await payment_store.save_and_announce(
-        connection, [decided.change], announcements, now
+        connection,
+        [decided.change],
+        announcements,
+        now,
+        steps=[step(payment, decided.change, now)],
     )
     return decided, outgoing
 

@@ -235,3 +235,15 @@ async def test_a_wrong_window_is_refused(payments: Payments, query: str) -> None
 
     assert reply.status == 400
     assert query.partition("=")[0] in reply.error["details"]
+
+
+async def test_money_that_goes_back_leaves_the_payment_completed(payments: Payments) -> None:
+    payment = await payments.create()
+    await payments.paid(payment)
+    await payments.refund(payment)
+    await payments.carry_out_refunds()
+
+    found = await read(payments)
+
+    assert (await payments.read(payment["id"]))["state"] == "refunded"
+    assert (found["total"]["processed"], found["jobs"]["completed"]) == (1, 1)
