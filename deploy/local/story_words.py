@@ -87,6 +87,11 @@ _ENROLLMENT: Final[Mapping[str, str]] = MappingProxyType(
         "regranted": "the customer was enrolled anew after a revocation",
         "granted_by_hand": "an operator enrolled the customer",
         "revoked_by_hand": "an operator took the enrollment away",
+        "revocation_planned": "the enrollment is to be taken away",
+        "revocation_cancelled": "the enrollment is not taken away after all",
+        "revoked_after_refund": "the enrollment was taken away, as its money was given back",
+        "revoked_after_dispute": "the enrollment was taken away, as its money was lost",
+        "restored": "the enrollment was given back, as its money is ours again",
     }
 )
 

@@ -14,6 +14,7 @@ from deploy.local.invariants.events import EVENTS_ARE_CARRIED_ON
 from deploy.local.invariants.findings import Findings, Result
 from deploy.local.invariants.histories import HISTORY_AGREES
 from deploy.local.invariants.ledgers import LEDGERS_AGREE
+from deploy.local.invariants.revocations import REVOKED_EXACTLY_WHEN_GONE
 from deploy.local.service_databases import ServiceDatabases
 
 #: In the order in which a payment travels.
@@ -24,6 +25,7 @@ INVARIANTS: Final = (
     HISTORY_AGREES,
     ENROLLED_EXACTLY_WHEN_PAID,
     ENROLLMENT_HISTORY_AGREES,
+    REVOKED_EXACTLY_WHEN_GONE,
     NO_MESSAGE_LATE,
     NO_PAYMENT_LATE,
     DEAD_LETTERS,

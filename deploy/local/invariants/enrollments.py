@@ -12,11 +12,18 @@ from deploy.local.invariants.findings import EXAMPLES_MAX, Example, Findings, In
 from deploy.local.service_databases import ServiceDatabases
 from shared.contracts.payments import PaymentSucceeded
 
+# Money that was held for a person is given back, or disputed, without that anybody was enrolled.
 _PAID: Final = """
     SELECT id, customer_id, product_id
       FROM payment
      WHERE id > $1
-       AND state = 'succeeded'
+       AND (state IN ('succeeded', 'partially_refunded')
+            OR (state IN ('refunded', 'disputed')
+                AND EXISTS (
+                        SELECT
+                          FROM payment_history
+                         WHERE payment_id = payment.id
+                           AND payment_history.state = 'succeeded')))
      ORDER BY id
      LIMIT $2
 """
@@ -62,8 +69,18 @@ _FURTHER_PAYMENTS: Final = """
      LIMIT $2
 """
 
+# A refund that came back may put a payment on hold that had succeeded.
 _SUCCEEDED_OF: Final = """
-    SELECT id FROM payment WHERE state = 'succeeded' AND id = ANY($1::text[])
+    SELECT id
+      FROM payment
+     WHERE id = ANY($1::text[])
+       AND (state IN ('succeeded', 'partially_refunded', 'refunded', 'disputed')
+            OR (state = 'on_hold'
+                AND EXISTS (
+                        SELECT
+                          FROM payment_history
+                         WHERE payment_id = payment.id
+                           AND payment_history.state = 'succeeded')))
 """
 
 
@@ -146,10 +163,11 @@ _DISAGREEING: Final = """
                SELECT event
                  FROM enrollment_history
                 WHERE enrollment_id = enrollment.id
+                  AND event NOT IN ('revocation_planned', 'revocation_cancelled')
                 ORDER BY enrollment_history.id DESC
                 LIMIT 1) last ON true
      WHERE state IS DISTINCT FROM CASE
-               WHEN event = 'revoked_by_hand' THEN 'revoked'
+               WHEN event LIKE 'revoked_%' THEN 'revoked'
                WHEN event IS NOT NULL THEN 'active'
            END
      ORDER BY id
