@@ -11,6 +11,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,10 @@ class Caller:
     @property
     def rate(self) -> float:
         return self.runtime.flow.controls.gateway_rate.get(GATEWAY, 0.0)
+
+    async def sql(self, statement: str) -> Any:
+        async with self.runtime.core.database.connection() as connection:
+            return await connection.fetchval(statement)
 
     def wish(self) -> None:
         async def make() -> Outcome:
@@ -215,6 +220,26 @@ async def test_all_at_once_never_get_more_than_there_is(fleet: Fleet) -> None:
         assert sum(caller.share for caller in callers) <= LIMIT
 
     assert sum(caller.share for caller in callers) > 0
+
+
+async def test_two_who_decide_on_the_same_shares_do_not_both_get_them(fleet: Fleet) -> None:
+    """Both have read that nobody holds anything, and are stopped before they say what they take."""
+    observer = await fleet.start(GatewayLimitSettings())
+    callers = [await fleet.start(GatewayLimitSettings()) for _ in range(2)]
+    callers = [Caller(limited(caller.runtime, CALLS)) for caller in callers]
+
+    async def both_wait() -> bool:
+        return await observer.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") == 2
+
+    async with observer.runtime.core.database.transaction() as connection:
+        await connection.execute("SELECT FROM gateway_breaker FOR UPDATE")
+        steps = [asyncio.create_task(caller.step.synchronize()) for caller in callers]
+        await eventually(both_wait)
+    await asyncio.gather(*steps)
+
+    assert sum(caller.share for caller in callers) == LIMIT
+    stored = await stored_shares(observer.runtime)
+    assert sum(share.calls_held for share in stored.values()) == LIMIT
 
 
 async def test_a_share_that_was_not_renewed_in_time_is_used_by_nobody(fleet: Fleet) -> None:
