@@ -65,6 +65,9 @@ class FakeGateway:
     next_refunds: list[RefundOutcome] = field(default_factory=list)
     #: Refunds that the customer's bank sent back.
     bounced: set[str] = field(default_factory=set)
+    #: What was to be closed, and the answers to that; without one it cannot be.
+    cancelled: list[Order] = field(default_factory=list)
+    next_cancels: list[Outcome] = field(default_factory=list)
     #: It answers no question, as during an outage.
     is_silent: bool = False
     #: Charges that its list leaves out, and whether it may have left out more.
@@ -171,7 +174,10 @@ class FakeGateway:
         return self._declined.get(reference, Pending("not_attempted"))
 
     async def cancel(self, order: Order) -> Outcome:
-        return Unknown("not_supported")
+        self.cancelled.append(order)
+        if unknown := await self._ask("cancel", order.reference):
+            return unknown
+        return self.next_cancels.pop(0) if self.next_cancels else Unknown("not_supported")
 
     async def refund(self, order: RefundOrder) -> RefundOutcome:
         self.refund_calls.append(order)
