@@ -206,6 +206,7 @@ class PaymentAnswer(TypedDict):
     gatewayPaymentId: Annotated[str | None, Field(description="The gateway's name for the charge")]
     amount: Annotated[int, Field(description="Minor units")]
     currency: str
+    refundedAmount: Annotated[int, Field(description="What has been given back of it")]
     customerId: str
     productId: str
     checkoutUrl: Annotated[str | None, Field(description="Where the customer pays")]
@@ -294,6 +295,7 @@ def render(view: PaymentView) -> PaymentAnswer:
         "gatewayPaymentId": payment.gateway_payment_id,
         "amount": payment.amount.minor_units,
         "currency": payment.amount.currency,
+        "refundedAmount": view.refunded_amount,
         "customerId": payment.customer_id,
         "productId": payment.product_id,
         "checkoutUrl": view.checkout_url,

@@ -52,6 +52,7 @@ class PaymentView:
     return_url: str | None
     metadata: dict[str, str]
     updated_at: datetime
+    refunded_amount: int
 
 
 _STATES: Final[Mapping[str, PaymentState]] = {str(state): state for state in PaymentState}
@@ -341,7 +342,7 @@ _FIND_VIEW: Final = """
     SELECT payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
            product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
            next_check_at, payment.created_at, expires_at, version, priority,
-           retries_automatically, return_url, metadata, updated_at, checkout_url
+           retries_automatically, return_url, metadata, updated_at, checkout_url, refunded_amount
       FROM payment
       LEFT JOIN attempt ON attempt.reference = payment.reference
      WHERE payment.id = $1
@@ -358,7 +359,7 @@ _LIST_VIEWS: Final = """
     SELECT payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
            product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
            next_check_at, payment.created_at, expires_at, version, priority,
-           retries_automatically, return_url, metadata, updated_at, checkout_url
+           retries_automatically, return_url, metadata, updated_at, checkout_url, refunded_amount
       FROM payment
       LEFT JOIN attempt ON attempt.reference = payment.reference
      WHERE ($1::text IS NULL OR customer_id = $1)
@@ -389,11 +390,11 @@ async def list_views(
 
 
 def _view(record: asyncpg.Record) -> PaymentView:
-    metadata: Any = orjson.loads(record["metadata"])
     return PaymentView(
         payment_of(record),
         record["checkout_url"],
         record["return_url"],
-        metadata,
+        orjson.loads(record["metadata"]),
         record["updated_at"],
+        record["refunded_amount"],
     )

@@ -38,6 +38,7 @@ async def test_a_payment_is_answered_with_the_page_where_the_customer_pays(
         "gatewayPaymentId": None,
         "amount": 115_000,
         "currency": "BDT",
+        "refundedAmount": 0,
         "customerId": "cus_1",
         "productId": "course_1",
         "checkoutUrl": None,
