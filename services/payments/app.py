@@ -17,6 +17,7 @@ from services.payments.routes.ledger import ledger_routes
 from services.payments.routes.payments import payment_routes
 from services.payments.routes.profiles import profile_routes
 from services.payments.routes.refunds import refund_routes
+from services.payments.routes.retries import retry_routes
 from services.payments.routes.settlement_checks import settlement_check_routes
 from services.payments.routes.statistics import statistics_routes
 from services.payments.runtime import open_runtime
@@ -49,6 +50,7 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             name="payments-http",
             routes=[
                 *payment_routes(runtime, keys),
+                *retry_routes(runtime, keys),
                 *gateway_routes(runtime, keys),
                 *hold_routes(runtime, keys),
                 *control_routes(runtime, keys),

@@ -117,9 +117,7 @@ async def open_runtime(core: Core, settings: PaymentsSettings) -> AsyncIterator[
         return [None] * len(judgements)
 
     gateways = clients(settings, core.clock)
-    retries = RetryPlanner(
-        policy_of(settings), random.random, sure_after=settings.retry_lock_timeout
-    )
+    retries = RetryPlanner(policy_of(settings), random.random)
     recorder = _Recorder(core, retries, gateways, settings.late_success_policy == "refund")
     results: Batcher[Judgement, None] = Batcher(
         record, spacing_seconds=RECORD_SPACING_SECONDS, load_rate=LOAD_RATE

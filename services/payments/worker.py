@@ -15,6 +15,7 @@ from services.payments.handlers import (
     profiles,
     reconciler,
     refunds,
+    retry_worker,
     settlement_checks,
     statistics,
 )
@@ -60,6 +61,7 @@ async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             tasks=[
                 keep_in_step,
                 partial(reconciler.reconcile, runtime),
+                partial(retry_worker.make_retries, runtime),
                 partial(profiles.follow_conditions, runtime),
                 partial(refunds.carry_out_refunds, runtime),
                 partial(disputes.watch_disputes, runtime),

@@ -45,6 +45,10 @@ log = structlog.get_logger()
 #: The only answer of a look-up after which an order may be begun anew: nobody knows of it.
 NOT_ATTEMPTED: Final = Pending("not_attempted")
 
+#: Age from which a try whose sender never came back is surely not sent any more: twice the longest
+#: time in which it may be.
+SURE_AFTER: Final = timedelta(seconds=60)
+
 _FAILED: Final = frozenset({PaymentState.FAILED, PaymentState.CANCELLED})
 _NEVER_ANSWERED: Final = frozenset({PaymentState.CREATED, PaymentState.UNKNOWN})
 
@@ -90,15 +94,11 @@ class RetryPlanner:
     Args:
         policy: The table, its exceptions and limits.
         jitter: Draws from [0, 1).
-        sure_after: Age from which a try whose sender never came back is surely not sent any more.
     """
 
-    def __init__(
-        self, policy: RetryPolicy, jitter: Callable[[], float], *, sure_after: timedelta
-    ) -> None:
+    def __init__(self, policy: RetryPolicy, jitter: Callable[[], float]) -> None:
         self.policy = policy
-        self._jitter = jitter
-        self.sure_after = sure_after
+        self.jitter = jitter
 
     async def plan(
         self, connection: Connection, decided: Sequence[Decided], now: datetime
@@ -148,7 +148,7 @@ class RetryPlanner:
 
     def decide(self, failure: Failure) -> Decision:
         """Ask the policy. A plug-in that fails decides nothing: the table does."""
-        jitter = self._jitter()
+        jitter = self.jitter()
         try:
             return self.policy.decide(failure, jitter=jitter)
         except PluginError as error:
@@ -171,7 +171,7 @@ class RetryPlanner:
         if state in _FAILED and before.state not in RESTING:
             return self._after_failure(each, standing, now)
         is_lost = each.verdict == NOT_ATTEMPTED and before.state in _NEVER_ANSWERED
-        is_sure = standing.state == "started" and now - standing.started_at >= self.sure_after
+        is_sure = standing.state == "started" and now - standing.started_at >= SURE_AFTER
         if known is None and is_lost and is_sure:
             # Its sender died before it recorded an answer, and nobody came to repeat the request.
             lost = FailedTry(

@@ -23,7 +23,7 @@ from services.payments.domain.retries import FailedTry, failure_of
 from services.payments.domain.retry_policy import PUT_OFF_AT_LEAST, GiveUp, kind_of_doubt
 from services.payments.domain.state_machine import TAKEN
 from services.payments.flow.admission import Purpose
-from services.payments.flow.retry_planning import NOT_ATTEMPTED
+from services.payments.flow.retry_planning import NOT_ATTEMPTED, SURE_AFTER
 from services.payments.handlers import retry_steps
 from services.payments.handlers.orders import record_outcome
 from services.payments.handlers.retry_steps import NotBegunError, Position
@@ -249,7 +249,7 @@ async def _find_out(making: _Making, gateway: PaymentGateway, position: Position
 async def _may_follow_what_never_arrived(making: _Making, position: Position) -> _Last:
     """Decide about a try of which the gateway knows nothing."""
     runtime, retry, standing = making.runtime, making.claim.retry, position.standing
-    sure_at = standing.started_at + runtime.retries.sure_after
+    sure_at = standing.started_at + SURE_AFTER
     if retry.lost_reference != standing.reference and runtime.core.clock() < sure_at:
         # Whoever is to send it may have been stopped just before, and go on.
         await making.put_off(sure_at, "sender_may_come_back")

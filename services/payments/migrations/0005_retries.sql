@@ -48,7 +48,7 @@ CREATE TABLE retry (
 CREATE TABLE retry_default PARTITION OF retry DEFAULT;
 
 CREATE INDEX retry_due ON retry (priority, gateway, next_attempt_at) WHERE state = 'scheduled';
-CREATE INDEX retry_to_park ON retry (priority DESC, created_at) WHERE state = 'scheduled';
+CREATE INDEX retry_to_park ON retry (priority DESC, updated_at) WHERE state = 'scheduled';
 CREATE INDEX retry_leased ON retry (leased_until) WHERE leased_until IS NOT NULL;
 CREATE INDEX retry_of_customer ON retry (customer_id, payment_id);
 

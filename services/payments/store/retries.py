@@ -363,7 +363,7 @@ async def save_retry(connection: Connection, retry: Retry) -> None:
         retry.amount.currency,
         retry.kind,
         retry.code,
-        orjson.dumps(dict(retry.failures)).decode(),
+        orjson.dumps({str(kind): count for kind, count in retry.failures.items()}).decode(),
         retry.attempts_made,
         retry.failed_reference,
         retry.lost_reference,

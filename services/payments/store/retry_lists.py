@@ -10,7 +10,7 @@ from services.payments.domain.retries import Retry
 from services.payments.store.retries import retry_of
 from shared.database import Connection
 
-# The least urgent first, and of these the oldest: it has waited in vain for the longest.
+# The least urgent first, and of these the oldest: it has waited for the longest.
 _PARK: Final = """
     WITH waiting AS (
         SELECT count(*) AS retries FROM retry WHERE state = 'scheduled'
@@ -18,7 +18,7 @@ _PARK: Final = """
         SELECT payment_id
           FROM retry
          WHERE state = 'scheduled'
-         ORDER BY priority DESC, created_at
+         ORDER BY priority DESC, updated_at
          LIMIT (SELECT greatest(retries - $1, 0) FROM waiting)
            FOR UPDATE SKIP LOCKED
     )

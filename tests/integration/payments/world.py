@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from services.payments.handlers import disputes, notices, reconciler, refunds
+from services.payments.handlers import disputes, notices, reconciler, refunds, retry_worker
 from services.payments.routes.alerts import alert_routes
 from services.payments.routes.controls import control_routes
 from services.payments.routes.disputes import dispute_routes
@@ -21,6 +21,7 @@ from services.payments.routes.ledger import ledger_routes
 from services.payments.routes.payments import payment_routes
 from services.payments.routes.profiles import profile_routes
 from services.payments.routes.refunds import refund_routes
+from services.payments.routes.retries import retry_routes
 from services.payments.routes.settlement_checks import settlement_check_routes
 from services.payments.routes.statistics import statistics_routes
 from services.payments.runtime import Runtime, open_runtime
@@ -73,6 +74,13 @@ async def look_at_due(runtime: Runtime) -> int:
     return len(looks)
 
 
+async def make_due_retries(runtime: Runtime) -> int:
+    """Make the retries that are due to the end, and return how many there were."""
+    made = await retry_worker.take_up_due(runtime, 100)
+    await asyncio.gather(*made)
+    return len(made)
+
+
 @asynccontextmanager
 async def running_runtime(
     database_url: str,
@@ -86,6 +94,7 @@ async def running_runtime(
     async with open_core(service_settings(redis_url), "payments", database_url) as opened:
         core = replace(opened, clock=clock)
         async with open_runtime(core, settings) as runtime:
+            runtime.retries.jitter = lambda: 0.0
             yield replace(
                 runtime,
                 gateways={gateway.name: gateway},
@@ -198,6 +207,10 @@ class Payments:
         async with self.core.database.connection() as connection:
             return await connection.fetch(statement, *values)
 
+    async def retry(self) -> int:
+        """Let the worker make the retries that are due."""
+        return await make_due_retries(self.runtime)
+
     async def story(self, payment: dict[str, Any]) -> list[str]:
         """Return the events of a payment's history, in order."""
         found = await self.rows(
@@ -232,6 +245,7 @@ async def running_payments(
         keys = IdempotencyKeys(core.database, core.clock)
         routes = [
             *payment_routes(runtime, keys),
+            *retry_routes(runtime, keys),
             *hold_routes(runtime, keys),
             *control_routes(runtime, keys),
             *profile_routes(runtime, keys),
