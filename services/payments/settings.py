@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, timedelta, tzinfo
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -35,6 +36,12 @@ def _seconds(value: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+#: What variables that are JSON look like.
+_EXAMPLES: Final = {
+    "retry_policy": '{"insufficient_funds": ["PT24H"]}',
+    "gateway_limits": '{"stripe": {"concurrency": 20, "callsPerSecond": 10}}',
+}
+
 RetryDelay = Annotated[Duration, Field(ge=timedelta(0), le=timedelta(days=30))]
 
 
@@ -86,19 +93,19 @@ class PaymentsSettings(GatewaySettings):
 
     #: What all processes together may do at one gateway, as JSON by its name; the calls that move
     #: money and those that only ask count alike.
-    gateway_limits: Mapping[str, GatewayLimitSettings] = Field(
+    gateway_limits: Annotated[Mapping[str, GatewayLimitSettings], NoDecode] = Field(
         default_factory=dict, alias="GATEWAY_LIMITS"
     )
     #: The breaker of a gateway opens when more than half of its calls in the window fail, and there
     #: were enough of them.
-    breaker_window: timedelta = Field(
+    breaker_window: Duration = Field(
         default=timedelta(seconds=30),
         ge=timedelta(seconds=1),
         le=timedelta(minutes=10),
         alias="BREAKER_WINDOW",
     )
     breaker_minimum_calls: int = Field(default=10, ge=1, alias="BREAKER_MINIMUM_CALLS")
-    breaker_open_for: timedelta = Field(
+    breaker_open_for: Duration = Field(
         default=timedelta(seconds=60), ge=timedelta(seconds=1), alias="BREAKER_OPEN_FOR"
     )
     #: Calls of the whole fleet that then find out whether it works again; the majority decides.
@@ -152,15 +159,16 @@ class PaymentsSettings(GatewaySettings):
     )
     alert_minimum_samples: int = Field(default=20, ge=1, alias="PAYMENT_ALERT_MINIMUM_SAMPLES")
 
-    @field_validator("retry_policy", mode="before")
+    @field_validator("retry_policy", "gateway_limits", mode="before")
     @classmethod
-    def _read_json(cls, value: object) -> object:
+    def _read_json(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return value
         try:
             return orjson.loads(value or "{}")
         except orjson.JSONDecodeError:
-            raise ValueError('must be JSON, like {"insufficient_funds": ["PT24H"]}') from None
+            example = _EXAMPLES[info.field_name or ""]
+            raise ValueError(f"must be JSON, like {example}") from None
 
     @field_validator("retry_plugin", mode="before")
     @classmethod
