@@ -54,7 +54,7 @@ def test_an_operator_goes_before_the_profile_and_this_before_the_settings(
         ('{"paypal": {"concurrency": 1}}', "no gateway is called paypal"),
         ('{"stripe": {"concurrency": 0}}', "stripe.concurrency"),
         ('{"stripe": {"callsPerSecond": 0}}', "stripe.callsPerSecond"),
-        ('{"stripe": {"callsPerSecond": NaN}}', "stripe.callsPerSecond"),
+        ('{"stripe": {"callsPerSecond": NaN}}', "must be JSON"),
         ('{"stripe": {"calls": 1}}', "stripe.calls"),
         ('["stripe"]', "GATEWAY_LIMITS"),
         ("many", "must be JSON, like"),
