@@ -58,6 +58,9 @@ SUBCOMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         "dead-letters": Entry(
             "operations.dead_letters:DEAD_LETTERS", "show, repeat, put off, discard dead letters"
         ),
+        "parked-messages": Entry(
+            "operations.parked_messages:PARKED_MESSAGES", "show and send on what was sent in vain"
+        ),
         "purge": Entry("operations.controls:PURGE", "clear Redis of what no worker takes up again"),
         "actions": Entry("operations.controls:ACTIONS", "show what operators did, and why"),
         "migrate": Entry("migrate", "bring the databases up to date"),

@@ -101,13 +101,14 @@ async def check_payments(databases: ServiceDatabases, findings: Findings) -> Non
 _DEAD_LETTERS: Final = """
     SELECT id, message_name, reason, count(*) OVER () AS total
       FROM dead_letter
+     WHERE state = 'waiting'
      ORDER BY id DESC
      LIMIT $1
 """
 
 
 async def check_dead_letters(databases: ServiceDatabases, findings: Findings) -> None:
-    """Count what no receiver could handle."""
+    """Count what no receiver could handle and no operator has decided about."""
     for service in _WITH_MESSAGES:
         rows = await databases.fetch(service, _DEAD_LETTERS, EXAMPLES_MAX)
         findings.checked += findings.add_rows(rows, partial(_tell_dead_letter, service))
@@ -121,7 +122,7 @@ NO_MESSAGE_LATE: Final = Invariant(
     name="no_message_late",
     sentence="No message waits in an outbox past its time, and none was given up.",
     hint="See that this service's processes run and reach Redis, and that the receiver's worker "
-    "runs. A parked one is sent again after: UPDATE outbox SET parked_at = NULL, sends = 1.",
+    "runs. A parked one is sent again by: sluice parked-messages resume.",
     check=check_outboxes,
     services=frozenset(_WITH_MESSAGES),
 )
@@ -136,8 +137,9 @@ NO_PAYMENT_LATE: Final = Invariant(
 
 DEAD_LETTERS: Final = Invariant(
     name="dead_letters",
-    sentence="No message was impossible to handle.",
-    hint="Read the reason. Notices of payments that are not ours end here, rightly.",
+    sentence="No message that was impossible to handle waits for an operator.",
+    hint="Read the reason with sluice dead-letters, mend the cause, then retry or discard it. "
+    "Notices of payments that are not ours end here, rightly.",
     check=check_dead_letters,
     services=frozenset(_WITH_MESSAGES),
     is_warning=True,

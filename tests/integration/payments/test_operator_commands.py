@@ -18,6 +18,7 @@ from services.payments.app import http_part
 from shared.messaging import outbox
 from tests.integration.payments.world import Payments, payments_settings
 from tests.support.http_api import KEYS, serving
+from tests.support.messages import payment_succeeded
 from tests.support.scripted_server import answer, scripted_server, sends_and_closes
 
 
@@ -192,6 +193,23 @@ async def test_dead_letters_are_shown_repeated_put_off_and_discarded(
     assert discarded["state"] == "discarded"
     assert all_ == {"count": 2}
     assert len(await recorded(payments)) == 5
+
+
+async def test_parked_messages_are_shown_and_sent_on(payments: Payments, whole: Shell) -> None:
+    assert "no message is parked here" in await whole.done("parked-messages")
+    async with payments.core.database.connection() as connection:
+        for number in (1, 2, 3):
+            await outbox.append(connection, [(payment_succeeded(f"pay_{number}"), None)])
+        await connection.execute("UPDATE outbox SET parked_at = clock_timestamp(), sends = 20")
+    listed = (await whole.data("parked-messages", "list"))["parkedMessages"]
+    assert "payments.payment_succeeded.v1" in await whole.done("parked-messages")
+
+    one = await whole.done("parked-messages", "resume", listed[0]["id"], "--reason", "try one")
+    rest = await whole.data("parked-messages", "resume", "--reason", "all of them")
+
+    assert one == "messages sent again: 1\n"
+    assert rest == {"count": 2}
+    assert [action for action, _, _ in await recorded(payments)] == ["resume", "resume"]
 
 
 async def test_breakers_are_shown_and_forced(whole: Shell) -> None:
