@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 
 from opentelemetry.trace import SpanKind
 
@@ -19,31 +20,40 @@ from shared.messaging.receiver import Delivery
 
 async def enroll(runtime: Runtime, deliveries: Sequence[Delivery[PaymentSucceeded]]) -> None:
     """Enroll the customers of succeeded payments; a payment that comes again changes nothing."""
-    await asyncio.gather(*(_enroll_one(runtime, delivery) for delivery in deliveries))
+    with ExitStack() as spans:
+        if runtime.core.tracing.is_on:
+            for delivery in deliveries:
+                spans.enter_context(_span_of(runtime, delivery))
+        # Futures, not tasks: nothing is done for a grant before its batch is committed.
+        await asyncio.gather(
+            *(runtime.grants.submit(_grant_of(runtime, each.message)) for each in deliveries)
+        )
     now = runtime.core.clock()
     for delivery in deliveries:
         whole_way = (now - delivery.message.noticed_at).total_seconds()
         metrics.WHOLE_WAY_SECONDS.observe(max(0.0, whole_way))
 
 
-async def _enroll_one(runtime: Runtime, delivery: Delivery[PaymentSucceeded]) -> None:
-    message = delivery.message
-    with runtime.core.tracing.span(
+def _span_of(
+    runtime: Runtime, delivery: Delivery[PaymentSucceeded]
+) -> AbstractContextManager[str | None]:
+    return runtime.core.tracing.span(
         "enrollment.grant",
         traceparent=delivery.traceparent,
         kind=SpanKind.CONSUMER,
-        attributes={"payment": message.payment_id},
-    ):
-        await runtime.grants.submit(
-            Grant(
-                id=new_id("enr", runtime.core.clock()),
-                customer_id=message.customer_id,
-                product_id=message.product_id,
-                payment_id=message.payment_id,
-                amount=message.amount,
-                currency=message.currency,
-            )
-        )
+        attributes={"payment": delivery.message.payment_id},
+    )
+
+
+def _grant_of(runtime: Runtime, message: PaymentSucceeded) -> Grant:
+    return Grant(
+        id=new_id("enr", runtime.core.clock()),
+        customer_id=message.customer_id,
+        product_id=message.product_id,
+        payment_id=message.payment_id,
+        amount=message.amount,
+        currency=message.currency,
+    )
 
 
 async def grant_by_hand(
