@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -142,3 +143,46 @@ async def test_a_failed_job_says_why(payments: Payments) -> None:
 )
 async def test_what_is_wrong_is_refused(payments: Payments, path: str, status: int) -> None:
     assert (await payments.api.call("GET", path)).status == status
+
+
+async def schedule(payments: Payments, payment: dict[str, Any], **values: Any) -> None:
+    """Give a payment a retry."""
+    await payments.sql(
+        "UPDATE payment SET state = 'retry_scheduled', next_check_at = NULL WHERE id = $1",
+        payment["id"],
+    )
+    await payments.sql(
+        "INSERT INTO retry (payment_id, state, gateway, priority, customer_id, product_id, amount,"
+        " currency, kind, code, continues, next_attempt_at, leased_until, waits_for, created_at,"
+        " updated_at)"
+        " SELECT id, $2, gateway, priority, customer_id, product_id, amount, currency,"
+        " 'network_error', 'x', true, $3, CASE WHEN $2 = 'running'"
+        " THEN clock_timestamp() + interval '1 minute' END, $4, created_at, created_at"
+        " FROM payment WHERE id = $1",
+        payment["id"],
+        values.get("state", "scheduled"),
+        payments.clock.now + timedelta(seconds=values.get("seconds", 0)),
+        values.get("waits_for"),
+    )
+
+
+async def test_a_retry_makes_its_payment_wait_run_or_stay_for_its_time(payments: Payments) -> None:
+    due, later = await payments.create(), await payments.create()
+    running, parked = await payments.create(), await payments.create()
+    await schedule(payments, due, seconds=-1, waits_for="breaker_open")
+    await schedule(payments, later, seconds=60)
+    await schedule(payments, running, seconds=-1, state="running")
+    await schedule(payments, parked, seconds=-1, state="parked")
+
+    listed = {state: await ids(payments, state) for state in JobState}
+
+    assert listed[JobState.WAITING] == [due["id"]]
+    assert listed[JobState.ACTIVE] == [running["id"]]
+    assert set(listed[JobState.DELAYED]) == {later["id"], parked["id"]}
+    page = await jobs(payments, "state=waiting")
+    assert page["jobs"][0]["waitsFor"] == "breaker_open"
+    assert page["jobs"][0]["nextStepAt"] == "2026-01-05T11:59:59Z"
+    counts = page["counts"]
+    assert (counts["waiting"], counts["active"], counts["delayed"]) == (1, 1, 2)
+    backlog = (await payments.api.call("GET", "/api/payments/stats")).data["queue"]
+    assert backlog["dueRetries"] == {"high": 0, "medium": 1, "normal": 0}

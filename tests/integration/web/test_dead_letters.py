@@ -322,3 +322,31 @@ async def test_a_worker_handles_what_an_operator_retries(world: World, redis_url
         await eventually(ended)
         for loop in loops:
             loop.cancel()
+
+
+async def test_what_was_discarded_is_not_handled_whatever_race_it_was_in(world: World) -> None:
+    ids = [await world.bury(number) for number in range(1, 41)]
+    await world.api.call("POST", f"{LETTERS}/retry", REASON)
+    handled: list[str] = []
+
+    async def work() -> None:
+        while some := await world.retry_due():
+            handled.extend(some)
+
+    async def discard(letter_id: str) -> int:
+        path = f"{LETTERS}/{letter_id}?reason=not+ours"
+        return (await world.api.call("DELETE", path)).status
+
+    statuses, *_ = await asyncio.gather(
+        asyncio.gather(*(discard(letter_id) for letter_id in reversed(ids))), work(), work()
+    )
+
+    discarded = {
+        f"pay_{ids.index(letter_id) + 1}"
+        for letter_id, status in zip(reversed(ids), statuses, strict=True)
+        if status == 200
+    }
+    assert set(statuses) <= {200, 409}
+    assert discarded.isdisjoint(handled)
+    assert len(discarded) + len(handled) == len(ids)
+    assert len(set(handled)) == len(handled)
