@@ -49,6 +49,13 @@ _HISTORY: Final = """
      ORDER BY id
 """
 
+_REFUNDS: Final = """
+    SELECT id, amount, currency, state, requested_by, detail, handle, next_look_at, created_at
+      FROM refund
+     WHERE payment_id = $1
+     ORDER BY id
+"""
+
 # Events of a version that wrote no reference have it at the beginning of their key, and the day in
 # it; ';' follows ':', so that either way it is a few pages of an index.
 _NOTICES: Final = """
@@ -165,6 +172,8 @@ async def tell(databases: ServiceDatabases, payment_id: str) -> Story:
         *story_words.attempts(attempts),
         *await _notices(databases, payment["gateway"], references),
     ]
+    refunds = await databases.fetch("payments", _REFUNDS, payment_id)
+    entries += story_words.refunds(refunds)
     messages = await _of_each(databases, _MESSAGES, payment_id, references)
     entries += [story_words.message(service, row) for service, row in messages]
     dead_letters = await _of_each(databases, _DEAD_LETTERS, payment_id, references)

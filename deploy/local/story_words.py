@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import asyncpg
 
 from services.payments.domain.model import PaymentState
+from services.payments.domain.refunds import RefundState
 from shared.contracts.payments import PaymentSucceeded
 from shared.contracts.webhook import NoticeReceived
 from shared.gateways.interface import FailureKind
@@ -58,6 +59,15 @@ _HISTORY: Final[Mapping[str, str]] = MappingProxyType(
         "closed": "nothing can be paid there any more, so it is not looked at again",
         "confirmation_stays_out": "the gateway keeps owing its confirmation",
         "surplus_charge_found": "the gateway has taken money more than once",
+        "refund_requested": "money is to be given back",
+        "refunded": "the gateway gave money back",
+        "refund_failed": "the gateway did not give the money back",
+        "refund_returned": "the customer's bank sent the money back to us",
+        "dispute_opened": "the customer's bank took the money back until it has decided",
+        "dispute_reopened": "the customer's bank hears again what it had decided against us",
+        "dispute_won": "the customer's bank decided for us, and the money is ours again",
+        "dispute_lost": "the customer's bank decided against us, and the money is gone",
+        "dispute_fee": "the gateway told its fee for a dispute",
         "put_off": "the gateway may not be asked at the moment",
         "held_by_operator": "an operator put the payment on hold",
         "released_by_operator": "an operator released the payment",
@@ -127,6 +137,18 @@ _RESTING_WORDS: Final[Mapping[str, str]] = MappingProxyType(
         PaymentState.FAILED: "it has ended; a late success would still be recorded",
         PaymentState.CANCELLED: "it has ended; a late success would still be recorded",
         PaymentState.ON_HOLD: "a person must look at it and decide",
+        PaymentState.PARTIALLY_REFUNDED: "nothing: a part of it was given back",
+        PaymentState.REFUNDED: "nothing: all of it was given back",
+        PaymentState.DISPUTED: "what the customer's bank decides is recorded",
+    }
+)
+
+
+#: Why a payment rests whose state says it all.
+_BECAUSE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        PaymentState.PARTIALLY_REFUNDED: "it was paid, and somebody gave money back",
+        PaymentState.REFUNDED: "it was paid, and somebody gave the money back",
     }
 )
 
@@ -151,6 +173,26 @@ def history(rows: Iterable[asyncpg.Record]) -> Iterator[Entry]:
         if event == "declined" and kind in DECLINE_KINDS:
             text, reason = f"{text} ({kind}: {DECLINE_KINDS[kind]})", words
         yield Entry(row["at"], "payments", event, text, row["state"], reason, row["next_check_at"])
+
+
+def refunds(rows: Iterable[asyncpg.Record]) -> Iterator[Entry]:
+    """Tell which refunds were asked for, and how far they are."""
+    for row in rows:
+        amount = Money(row["amount"], row["currency"])
+        text = f"{row['requested_by']} asked for {amount} to be given back as {row['id']}"
+        if row["handle"]:
+            text += f", which the gateway calls {row['handle']}"
+        text += f"; that is {row['state']} now"
+        is_open = row["state"] not in {RefundState.SUCCEEDED, RefundState.FAILED}
+        next_at = row["next_look_at"] if is_open else None
+        yield Entry(
+            row["created_at"],
+            "payments",
+            "refund_recorded",
+            text,
+            reason=row["detail"],
+            next_at=next_at,
+        )
 
 
 def notice(gateway: str, row: asyncpg.Record) -> Entry:
@@ -237,7 +279,7 @@ def outlook(
         )
     if state != PaymentState.SUCCEEDED:
         rest = _RESTING_WORDS.get(state, "nothing: no time is set, which must not be")
-        return Outlook(state, rest, reason or "no reason was written down")
+        return Outlook(state, rest, reason or _BECAUSE.get(state, "no reason was written down"))
     return _outlook_of_success(payment, enrolled, messages, dead_letters)
 
 

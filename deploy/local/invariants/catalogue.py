@@ -14,6 +14,7 @@ from deploy.local.invariants.events import EVENTS_ARE_CARRIED_ON
 from deploy.local.invariants.findings import Findings, Result
 from deploy.local.invariants.histories import HISTORY_AGREES
 from deploy.local.invariants.ledgers import LEDGERS_AGREE
+from deploy.local.invariants.refunds import NO_REFUND_LATE, REFUNDS_ADD_UP
 from deploy.local.invariants.revocations import REVOKED_EXACTLY_WHEN_GONE
 from deploy.local.service_databases import ServiceDatabases
 
@@ -23,11 +24,13 @@ INVARIANTS: Final = (
     ONE_SUCCESS_PER_PAYMENT,
     LEDGERS_AGREE,
     HISTORY_AGREES,
+    REFUNDS_ADD_UP,
     ENROLLED_EXACTLY_WHEN_PAID,
     ENROLLMENT_HISTORY_AGREES,
     REVOKED_EXACTLY_WHEN_GONE,
     NO_MESSAGE_LATE,
     NO_PAYMENT_LATE,
+    NO_REFUND_LATE,
     DEAD_LETTERS,
 )
 

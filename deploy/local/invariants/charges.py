@@ -9,10 +9,6 @@ import asyncpg
 
 from deploy.local.invariants.findings import EXAMPLES_MAX, Example, Findings, Invariant
 from deploy.local.service_databases import ServiceDatabases
-from services.payments.domain.model import PaymentState
-
-#: The states of a payment that took money.
-_TOOK_MONEY: Final = (PaymentState.SUCCEEDED, PaymentState.ON_HOLD)
 
 _SUCCESSES: Final = """
     WITH step AS (
@@ -23,7 +19,8 @@ _SUCCESSES: Final = """
     SELECT payment_id, count(*) AS successes, count(*) OVER () AS total
       FROM step
      WHERE state = 'succeeded'
-       AND state_before IS DISTINCT FROM state
+       AND coalesce(state_before, '') NOT IN (
+               'succeeded', 'partially_refunded', 'refunded', 'disputed')
      GROUP BY payment_id
     HAVING count(*) > 1
      ORDER BY payment_id
@@ -44,7 +41,7 @@ _SHARED_CHARGES: Final = """
 _UNPROVEN_SUCCESSES: Final = """
     SELECT id AS payment_id, count(*) OVER () AS total
       FROM payment
-     WHERE state = 'succeeded'
+     WHERE state IN ('succeeded', 'partially_refunded', 'refunded', 'disputed')
        AND coalesce(gateway_payment_id, '') = ''
      ORDER BY id
      LIMIT $1

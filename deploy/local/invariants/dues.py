@@ -63,10 +63,19 @@ def _time(moment: datetime) -> str:
 
 _COUNT_WAITING: Final = "SELECT count(*) FROM payment WHERE next_check_at IS NOT NULL"
 
+# What is paused, or whose gateway nobody calls, waits with a reason.
 _LATE_CHECKS: Final = """
     SELECT id, state, next_check_at, count(*) OVER () AS total
       FROM payment
      WHERE next_check_at < clock_timestamp() - make_interval(secs => $1)
+       AND NOT EXISTS (SELECT
+                         FROM control
+                        WHERE key IN ('pause:all', 'pause:gateway:' || gateway,
+                                      'pause:priority:' || priority))
+       AND NOT EXISTS (SELECT
+                         FROM gateway_breaker
+                        WHERE gateway_breaker.gateway = payment.gateway
+                          AND coalesce(forced, gateway_breaker.state) <> 'closed')
      ORDER BY next_check_at
      LIMIT $2
 """
@@ -75,7 +84,7 @@ _STUCK: Final = """
     SELECT id, state, count(*) OVER () AS total
       FROM payment
      WHERE next_check_at IS NULL
-       AND state NOT IN ('succeeded', 'failed', 'cancelled', 'on_hold')
+       AND state IN ('created', 'pending', 'processing', 'unknown')
      ORDER BY id
      LIMIT $1
 """
