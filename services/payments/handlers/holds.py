@@ -11,7 +11,8 @@ from services.payments.domain import holds
 from services.payments.domain.model import Deferred, Payment, PaymentState, Verdict
 from services.payments.domain.settlement import Change
 from services.payments.domain.statistics import step
-from services.payments.handlers.orders import put_off, read_payment
+from services.payments.handlers.beginning import put_off
+from services.payments.handlers.orders import read_payment
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask, measure, success
 from services.payments.store import payments as payment_store
 from services.payments.store import refunds as refund_store

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from typing import Final
 
-from opentelemetry.trace import SpanKind
-
-from services.payments import metrics
-from services.payments.domain.model import Deferred, PaymentState
-from services.payments.domain.starting import settle_start
-from services.payments.domain.state_machine import RESTING
-from services.payments.domain.statistics import step
+from services.payments.domain.model import Deferred
 from services.payments.flow.admission import Purpose
-from services.payments.flow.late_money import give_back
-from services.payments.flow.retry_planning import NOT_ATTEMPTED, Decided
-from services.payments.runtime import (
-    VERDICT_NAMES,
-    Runtime,
-    handle_in,
-    measure,
-    page_found,
-    success,
+from services.payments.flow.retry_planning import NOT_ATTEMPTED
+from services.payments.handlers.beginning import (
+    BEYOND_START,
+    begin,
+    put_off,
+    record_outcome,
+    take_up,
 )
+from services.payments.runtime import Runtime
 from services.payments.store import attempts as attempt_store
+from services.payments.store import looks as look_store
 from services.payments.store import payments as payment_store
 from services.payments.store.attempts import StoredOrder
 from services.payments.store.controls import NEW_PAYMENTS
 from services.payments.store.payments import PaymentView
 from services.payments.store.retries import find_retry
-from shared.contracts.base import Message
 from shared.database import Connection
 from shared.errors import (
     GatewayRefusedError,
@@ -43,34 +34,21 @@ from shared.errors import (
     SpendingLimitError,
 )
 from shared.gateways.interface import (
-    ActionRequired,
     Checkout,
     Customer,
     Declined,
     FailureKind,
     Method,
     Order,
-    Outcome,
-    Paid,
     PaymentGateway,
     Unknown,
     Wallet,
 )
-from shared.gateways.send_deadline import send_within
 from shared.identifiers import is_id, new_id
-from shared.messaging import outbox
-from shared.messaging.envelope import Outgoing
 from shared.money import Money
-
-#: How long after its record a try may be sent. A repeated request, and whoever takes over what a
-#: worker left behind, come later than that.
-SEND_WITHIN_SECONDS: Final = 30.0
 
 #: When a caller who comes during a drain may come again; nobody knows how long it lasts.
 DRAIN_RETRY_AFTER_SECONDS: Final = 60
-
-#: States in which nothing is begun anew: it has ended, or a notice says that there is money.
-_BEYOND_START: Final = RESTING | {PaymentState.PROCESSING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +157,8 @@ async def _record_order(
             )
         last = await attempt_store.find_last_attempt(connection, payment_id)
     assert last is not None, "a payment is committed with its first attempt"
+    if last.state == "put_off":
+        return await take_up(runtime, last.payment_id, last.reference)
     return await _resume(runtime, last, purchase.gateway)
 
 
@@ -244,8 +224,14 @@ async def _resume(
         return None
     async with runtime.core.database.connection() as connection:
         payment = (await payment_store.find_by_ids(connection, [last.payment_id]))[last.payment_id]
-        if payment.state in _BEYOND_START:
+        if payment.state in BEYOND_START:
             return None
+        if await look_store.is_leased(connection, payment.id):
+            # It may be beginning it: what was put off is also begun by workers.
+            raise GatewayUnavailableError(
+                "a worker asks the gateway at this moment; repeat the request with the same key",
+                details={"paymentId": payment.id},
+            )
         if payment.retries_automatically and await find_retry(connection, payment.id) is not None:
             return None  # It goes on by itself.
         stored = (await attempt_store.find_orders(connection, [last.reference]))[last.reference]
@@ -270,7 +256,7 @@ async def _resume(
     order = replace(stored.order, reference=new_id("att", now), started_at=now, handle=None)
     async with runtime.core.database.transaction() as connection:
         payment = await payment_store.lock_payment(connection, last.payment_id)
-        if payment.state in _BEYOND_START or payment.reference != last.reference:
+        if payment.state in BEYOND_START or payment.reference != last.reference:
             return None  # A notice, or another request, was faster.
         await attempt_store.save_attempt(connection, last.reference, state="abandoned")
         return await record_attempt(
@@ -284,88 +270,16 @@ async def _resume(
 
 
 async def _start(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder) -> None:
-    asked_at, order = runtime.core.clock(), stored.order
-    with (
-        runtime.core.tracing.span(
-            "payments.start", kind=SpanKind.CLIENT, attributes={"payment": stored.payment_id}
-        ) as traceparent,
-        send_within(SEND_WITHIN_SECONDS),
-    ):
-        outcome = await runtime.flow.call(
-            gateway.name,
-            runtime.priority_of(order.amount),
-            # To open a page moves no money.
-            Purpose.CHECK if isinstance(order.method, Checkout) else Purpose.CHARGE,
-            partial(gateway.start, order),
-        )
-    if isinstance(outcome, Deferred):
-        raise put_off(outcome, asked_at, stored.payment_id)
-    await record_outcome(runtime, stored, outcome, asked_at, traceparent)
-    metrics.CREATED.labels(gateway.name, VERDICT_NAMES[type(outcome)]).inc()
+    asked_at = runtime.core.clock()
+    verdict = await begin(runtime, gateway, stored)
     details = {"paymentId": stored.payment_id}
-    if isinstance(outcome, Unknown):
-        problem = f"the gateway did not answer ({outcome.reason})"
+    if isinstance(verdict, Deferred):
+        raise put_off(verdict, asked_at, stored.payment_id)
+    if isinstance(verdict, Unknown):
+        problem = f"the gateway did not answer ({verdict.reason})"
         raise GatewayUnavailableError(
             f"{problem}; repeat the request with the same key", details=details
         )
-    if isinstance(outcome, Declined) and outcome.kind is FailureKind.CONFIGURATION:
+    if isinstance(verdict, Declined) and verdict.kind is FailureKind.CONFIGURATION:
         # Not even begun. What was begun and declined is no error: the payment says so.
-        raise GatewayRefusedError(f"the gateway refused: {outcome.reason}", details=details)
-
-
-def put_off(deferred: Deferred, now: datetime, payment_id: str) -> GatewayUnavailableError:
-    """Return the refusal of a caller who waits, when the gateway is not called at the moment."""
-    return GatewayUnavailableError(
-        f"the gateway is not called at the moment ({deferred.reason}); "
-        "repeat the request with the same key",
-        details={"paymentId": payment_id, "reason": deferred.reason},
-        retry_after_seconds=max(1, math.ceil((deferred.until - now).total_seconds())),
-    )
-
-
-async def record_outcome(
-    runtime: Runtime,
-    stored: StoredOrder,
-    outcome: Outcome,
-    asked_at: datetime,
-    traceparent: str | None,
-) -> None:
-    """Commit what an answer makes of the attempt and of its payment, and announce it."""
-    reference, now = stored.order.reference, runtime.core.clock()
-    async with runtime.core.database.transaction() as connection:
-        payment = await payment_store.lock_payment(connection, stored.payment_id)
-        change = None
-        if payment.reference == reference or isinstance(outcome, Paid):
-            returns_late_money = runtime.settings.late_success_policy == "refund"
-            change = settle_start(payment, outcome, now=now, returns_late_money=returns_late_money)
-        message: Message | None = page_found(stored, outcome)
-        if change is not None and change.is_success:
-            message = success(change.payment, asked_at)
-        outgoing: list[Outgoing] = []
-        if change is not None:
-            plan = await runtime.retries.plan(connection, [Decided(payment, outcome, change)], now)
-            (change,) = plan.changes
-            announcements = {} if message is None else {payment.id: (message, traceparent)}
-            _, outgoing = await payment_store.save_and_announce(
-                connection,
-                [change],
-                announcements,
-                now,
-                steps=[step(payment, change, now, since=asked_at)],
-            )
-            outgoing += await runtime.retries.write(connection, plan, {payment.id}, now)
-            await give_back(connection, runtime.gateways, [change], {payment.id}, now)
-        elif message is not None:
-            # A notice was faster than the answer and has decided more than it could.
-            outgoing = await outbox.append(connection, [(message, traceparent)])
-        if not isinstance(outcome, Unknown):
-            await attempt_store.save_attempt(
-                connection,
-                reference,
-                state="refused" if isinstance(outcome, Declined) and outcome.is_final else "open",
-                handle=handle_in(outcome),
-                checkout_url=outcome.url if isinstance(outcome, ActionRequired) else None,
-            )
-    runtime.core.publisher.publish(outgoing)
-    if change is not None:
-        measure(payment, change)
+        raise GatewayRefusedError(f"the gateway refused: {verdict.reason}", details=details)

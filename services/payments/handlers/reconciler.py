@@ -13,6 +13,7 @@ from services.payments import metrics
 from services.payments.domain.model import Payment, PaymentState, Verdict
 from services.payments.domain.settlement import is_left_open
 from services.payments.flow.admission import Purpose
+from services.payments.handlers.beginning import begin, take_up
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask
 from services.payments.store import attempts as attempt_store
 from services.payments.store import looks as look_store
@@ -88,10 +89,23 @@ async def take_up_due(runtime: Runtime, most: int) -> list[asyncio.Task[None]]:
 
 async def _look(runtime: Runtime, payment: Payment, stored: StoredOrder) -> None:
     try:
-        await _reconcile_one(runtime, payment, stored)
+        if stored.is_put_off and runtime.core.clock() < payment.expires_at:
+            await _begin(runtime, payment)
+        else:
+            await _reconcile_one(runtime, payment, stored)
     except SluiceError as error:
         # Its lease runs out, and it is looked at again.
         log.warning("look_not_recorded", payment=payment.id, error=error.message)
+
+
+async def _begin(runtime: Runtime, payment: Payment) -> None:
+    """Begin what was put off, unless a repeated request does so at this moment."""
+    gateway = runtime.gateways.get(payment.gateway)
+    if gateway is None:
+        return  # It is not claimed as long as it is off.
+    stored = await take_up(runtime, payment.id, payment.reference)
+    if stored is not None:
+        await begin(runtime, gateway, stored)
 
 
 async def _reconcile_one(runtime: Runtime, payment: Payment, stored: StoredOrder) -> None:

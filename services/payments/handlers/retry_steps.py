@@ -20,7 +20,8 @@ from services.payments.domain.settlement import Change
 from services.payments.domain.state_machine import next_state
 from services.payments.domain.statistics import step
 from services.payments.flow.retry_planning import Planned
-from services.payments.handlers.orders import SEND_WITHIN_SECONDS, record_attempt
+from services.payments.handlers.beginning import SEND_WITHIN_SECONDS
+from services.payments.handlers.orders import record_attempt
 from services.payments.runtime import Runtime
 from services.payments.store import attempts as attempt_store
 from services.payments.store import payments as payment_store

@@ -25,7 +25,7 @@ from services.payments.domain.state_machine import TAKEN
 from services.payments.flow.admission import Purpose
 from services.payments.flow.retry_planning import NOT_ATTEMPTED, SURE_AFTER
 from services.payments.handlers import retry_steps
-from services.payments.handlers.orders import record_outcome
+from services.payments.handlers.beginning import record_outcome
 from services.payments.handlers.retry_steps import NotBegunError, Position
 from services.payments.runtime import Runtime
 from services.payments.store import retries as retry_store

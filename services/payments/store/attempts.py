@@ -34,6 +34,8 @@ class StoredOrder:
     order: Order
     checkout_url: str | None
     return_url: str | None
+    #: The gateway never heard of it: it could not be asked yet.
+    is_put_off: bool = False
 
 
 _INSERT_ATTEMPT: Final = """
@@ -92,9 +94,35 @@ async def open_attempt(
     await connection.execute(_OPEN_ATTEMPT, reference, handle, checkout_url)
 
 
+_PUT_OFF: Final = "UPDATE attempt SET state = 'put_off' WHERE reference = $1 AND state = 'started'"
+
+
+async def put_off_attempt(connection: Connection, reference: str) -> None:
+    """Write that the gateway has surely not heard of an attempt."""
+    await connection.execute(_PUT_OFF, reference)
+
+
+# Of several who want to begin it one gets the row. Its time is that of the call, because gateways
+# are asked for what was begun around that.
+_TAKE_UP: Final = """
+    UPDATE attempt
+       SET state = 'started',
+           created_at = $2
+     WHERE reference = $1
+       AND state = 'put_off'
+ RETURNING reference
+"""
+
+
+async def take_up_attempt(connection: Connection, reference: str, now: datetime) -> bool:
+    """Take an attempt that was put off, and tell whether it was there to be taken."""
+    return await connection.fetchval(_TAKE_UP, reference, now) is not None
+
+
 _ORDERS: Final = """
     SELECT attempt.reference, attempt.payment_id, amount, currency, method, method_details,
-           customer, product, attempt.created_at AS started_at, handle, checkout_url, return_url
+           customer, product, attempt.created_at AS started_at, handle, checkout_url, return_url,
+           attempt.state = 'put_off' AS is_put_off
       FROM attempt
       JOIN payment ON payment.id = attempt.payment_id
      WHERE attempt.reference = ANY($1::text[])
@@ -127,6 +155,7 @@ def _order(record: asyncpg.Record) -> StoredOrder:
         ),
         checkout_url=record["checkout_url"],
         return_url=record["return_url"],
+        is_put_off=record["is_put_off"],
     )
 
 
