@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from deploy.local.invariants.books import BOOKS_AGREE, MOVEMENTS_AGREE
 from deploy.local.invariants.charges import ONE_SUCCESS_PER_PAYMENT
 from deploy.local.invariants.dues import DEAD_LETTERS, NO_MESSAGE_LATE, NO_PAYMENT_LATE
 from deploy.local.invariants.enrollments import (
@@ -23,6 +24,8 @@ INVARIANTS: Final = (
     EVENTS_ARE_CARRIED_ON,
     ONE_SUCCESS_PER_PAYMENT,
     LEDGERS_AGREE,
+    BOOKS_AGREE,
+    MOVEMENTS_AGREE,
     HISTORY_AGREES,
     REFUNDS_ADD_UP,
     ENROLLED_EXACTLY_WHEN_PAID,

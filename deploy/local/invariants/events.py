@@ -10,6 +10,7 @@ import asyncpg
 
 from deploy.local.invariants.findings import EXAMPLES_MAX, Example, Findings, Invariant
 from deploy.local.service_databases import ServiceDatabases
+from services.payments.domain.model import PaymentState
 from services.payments.domain.state_machine import RESTING
 from shared.contracts.webhook import NoticeReceived
 from shared.identifiers import is_id
@@ -37,7 +38,8 @@ _STORED_TWICE: Final = """
 """
 
 PAYMENTS_OF_REFERENCES: Final = """
-    SELECT attempt.reference, payment.id, payment.state, payment.next_check_at
+    SELECT attempt.reference, payment.id, payment.state, payment.reason, payment.next_check_at,
+           payment.gateway_payment_id
       FROM attempt
       JOIN payment ON payment.id = attempt.payment_id
      WHERE attempt.reference = ANY($1::text[])
@@ -116,8 +118,8 @@ async def _without_next_step(
         payment = payments.get(reference)
         if payment is None:
             wrong[reference] = "was received, but there is no payment with its reference"
-        elif payment["state"] in RESTING:
-            continue
+        elif payment["state"] in RESTING | {PaymentState.RETRY_SCHEDULED}:
+            continue  # A retry has a time of its own.
         elif payment["next_check_at"] is None:
             wrong[reference] = f"its payment {payment['id']} is {payment['state']} for ever"
         elif findings is not None:

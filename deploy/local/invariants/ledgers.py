@@ -17,12 +17,14 @@ from deploy.local.invariants.events import NOTICES_IN_OUTBOX, PAYMENTS_OF_REFERE
 from deploy.local.invariants.findings import Findings, Invariant
 from deploy.local.service_databases import ServiceDatabases
 from services.payments.domain.model import PaymentState
+from services.payments.domain.settlement import HELD_BY_OPERATOR
+from services.payments.domain.state_machine import TAKEN
 from shared.clock import system_clock
 from shared.contracts.webhook import NoticeReceived
 from shared.identifiers import created_at, from_uuid, is_id
 
-#: The states of a payment that took money.
-_TOOK_MONEY: Final = (PaymentState.SUCCEEDED, PaymentState.ON_HOLD)
+#: What an operator released is kept in the amount that was taken.
+RELEASED_BY_OPERATOR: Final = "released_by_operator"
 
 #: No reference of ours is older, and none is from the future: whatever else looks like one is
 #: another merchant's UUID.
@@ -49,7 +51,8 @@ _PAYMENTS_THAT_TOOK_MONEY: Final = """
            ARRAY(SELECT reference FROM attempt WHERE payment_id = payment.id) AS known_as
       FROM payment
      WHERE id > $1
-       AND state IN ('succeeded', 'on_hold')
+       AND (state IN ('succeeded', 'partially_refunded', 'refunded', 'disputed')
+            OR (state = 'on_hold' AND gateway_payment_id IS NOT NULL))
      ORDER BY id
      LIMIT $2
 """
@@ -197,8 +200,8 @@ def _compare(payment: asyncpg.Record, charges: Sequence[asyncpg.Record]) -> tupl
         return "mismatch", "rests on another charge than the gateway's"
     if all(charge[field] == payment[field] for field in ("amount", "currency")):
         return "match", None
-    if payment["state"] == PaymentState.ON_HOLD:
-        return "held", None  # That they differ is why it is on hold.
+    if payment["state"] == PaymentState.ON_HOLD or payment["reason"] == RELEASED_BY_OPERATOR:
+        return "held", None  # That they differ is why it is on hold, or was.
     there, here = (f"{each['amount']} {each['currency']}" for each in (charge, payment))
     return "mismatch", f"was charged {there} (minor units) by the gateway, but is about {here}"
 
@@ -209,7 +212,7 @@ async def _compare_charges(
     """Find charges that no payment knows of; those that one does were compared before."""
     suspects = []
     for reference, payment in (await _payments_of(databases, list(charges))).items():
-        if payment is None or not (_is_settled_with(payment) or payment["next_check_at"]):
+        if payment is None or not (_is_settled_with(payment) or _is_to_be_asked(payment)):
             suspects.append(reference)
         elif not _is_settled_with(payment):
             findings.classes["waiting"] += 1
@@ -233,7 +236,7 @@ async def _compare_charges(
     for reference, payment in (await _payments_of(databases, suspects)).items():
         if payment is not None and _is_settled_with(payment):
             continue
-        if payment is not None and (payment["next_check_at"] or reference in to_come):
+        if payment is not None and (_is_to_be_asked(payment) or reference in to_come):
             findings.classes["waiting"] += 1
             findings.waiting += 1
             continue
@@ -260,8 +263,19 @@ async def _payments_of(
     return {reference: payments.get(reference) for reference in references}
 
 
+def _is_to_be_asked(payment: asyncpg.Record) -> bool:
+    """Tell whether the gateway will be asked: in time, before a retry, or when it is released."""
+    return (
+        payment["next_check_at"] is not None
+        or payment["state"] == PaymentState.RETRY_SCHEDULED
+        or payment["reason"] == HELD_BY_OPERATOR
+    )
+
+
 def _is_settled_with(payment: asyncpg.Record) -> bool:
-    return payment["state"] in _TOOK_MONEY
+    # An operator may hold what has no money yet.
+    is_held = payment["state"] == PaymentState.ON_HOLD
+    return payment["state"] in TAKEN or (is_held and payment["gateway_payment_id"] is not None)
 
 
 LEDGERS_AGREE: Final = Invariant(

@@ -142,6 +142,24 @@ class Tables:
             names.at,
         )
 
+        if bank_id is not None:
+            await self.booked(names, credit="held" if state == "on_hold" else "revenue")
+
+    async def booked(self, names: Stored, *, credit: str) -> None:
+        """Store what the ledger has of a payment that took money."""
+        await self.execute(
+            "payments",
+            """
+            INSERT INTO ledger_transfer (payment_id, kind, occasion, debit, credit, amount,
+                                         currency, reference)
+            VALUES ($1, 'capture', '', 'gateway:sslcommerz', $2, $3, 'BDT', $4)
+            """,
+            names.payment_id,
+            credit,
+            AMOUNT,
+            names.reference,
+        )
+
     async def history(self, names: Stored, states: Sequence[str]) -> None:
         events = {"created": "created", "pending": "checkout_opened", "succeeded": "confirmed"}
         for number, state in enumerate(states):

@@ -26,6 +26,7 @@ from tests.support.blocking import run_blocking
 EVENTS = "events_are_carried_on"
 SUCCESSES = "one_success_per_payment"
 LEDGERS = "ledgers_agree"
+BOOKS = "books_agree"
 HISTORY = "history_agrees"
 ENROLLED = "enrolled_exactly_when_paid"
 ENROLLMENTS = "enrollment_history_agrees"
@@ -227,7 +228,7 @@ async def overdue_a_payment(tables: Tables, _names: Stored) -> None:
         ),
         pytest.param(
             by("payments", "UPDATE payment SET gateway_payment_id = NULL WHERE id = $1"),
-            {SUCCESSES, LEDGERS},
+            {SUCCESSES, LEDGERS, BOOKS},
             "succeeded without a charge",
             id="success without a charge",
         ),
@@ -291,7 +292,7 @@ async def overdue_a_payment(tables: Tables, _names: Stored) -> None:
                 "INSERT INTO payment_history (payment_id, at, event, state) "
                 "VALUES ($1, now(), 'declined', 'failed')",
             ),
-            {HISTORY, LEDGERS, ENROLLED},
+            {HISTORY, LEDGERS, BOOKS, ENROLLED},
             "went from succeeded to failed",
             id="out of succeeded",
         ),
