@@ -53,6 +53,9 @@ log = structlog.get_logger()
 #: Ids of disputes begin with this.
 ID_PREFIX: Final = "dsp"
 
+#: Between two searches for disputes whose look is due: banks take days.
+INTERVAL_SECONDS: Final = 30.0
+
 _FACTS: Final[dict[Step, type[DisputeMessage]]] = {
     Step.OPENED: DisputeOpened,
     Step.REOPENED: DisputeOpened,
@@ -134,7 +137,9 @@ def _has_money(payment: Payment) -> bool:
 
 async def watch_disputes(runtime: Runtime) -> None:
     """Look, for ever, at disputes that may have been decided, whether or not a notice came."""
-    await take_up_for_ever("disputes", partial(take_up_disputes, runtime))
+    await take_up_for_ever(
+        "disputes", partial(take_up_disputes, runtime), interval_seconds=INTERVAL_SECONDS
+    )
 
 
 async def take_up_disputes(runtime: Runtime, most: int) -> list[asyncio.Task[None]]:

@@ -21,18 +21,19 @@ BATCH_MAX: Final = 50
 #: Rows in hand at once.
 IN_HAND_MAX: Final = 4 * BATCH_MAX
 
-#: Pause when nothing, or not much, is due.
-INTERVAL_SECONDS: Final = 1.0
-
 
 async def take_up_for_ever(
-    what: str, take_up: Callable[[int], Awaitable[list[asyncio.Task[None]]]]
+    what: str,
+    take_up: Callable[[int], Awaitable[list[asyncio.Task[None]]]],
+    *,
+    interval_seconds: float,
 ) -> None:
     """Let `take_up` begin work on as many due rows as there is room for, again and again.
 
     Args:
         what: The name of the work, for logs.
         take_up: Claims at most so many rows, by a lease that runs out, and begins their work.
+        interval_seconds: Pause when nothing, or not much, is due.
     """
     in_hand: set[asyncio.Task[None]] = set()
     try:
@@ -51,7 +52,7 @@ async def take_up_for_ever(
             if len(in_hand) >= IN_HAND_MAX:
                 await asyncio.wait(in_hand, return_when=asyncio.FIRST_COMPLETED)
             elif len(taken) < room:
-                await asyncio.sleep(INTERVAL_SECONDS)
+                await asyncio.sleep(interval_seconds)
     finally:
         for task in in_hand:
             task.cancel()

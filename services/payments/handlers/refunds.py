@@ -52,6 +52,10 @@ PUT_OFF_MIN: Final = timedelta(seconds=5)
 OFF_DELAY: Final = timedelta(minutes=10)
 
 
+#: Between two searches for refunds that are due: the first look after a lost answer is after 10 s.
+INTERVAL_SECONDS: Final = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class RefundWish:
     """What a caller wants to be given back; without an amount all that is left."""
@@ -154,7 +158,9 @@ async def read_refund(runtime: Runtime, refund_id: str) -> Refund:
 
 async def carry_out_refunds(runtime: Runtime) -> None:
     """Send, for ever, refunds that are due to their gateways, or ask what became of them."""
-    await take_up_for_ever("refunds", partial(take_up_refunds, runtime))
+    await take_up_for_ever(
+        "refunds", partial(take_up_refunds, runtime), interval_seconds=INTERVAL_SECONDS
+    )
 
 
 async def take_up_refunds(runtime: Runtime, most: int) -> list[asyncio.Task[None]]:
