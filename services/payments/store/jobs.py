@@ -173,7 +173,8 @@ _LIST_RUNNING_RETRIES: Final = """
 """
 
 # Said twice that it has not succeeded, so that the index of such payments serves each state. With
-# $4 only payments whose next step is neither due nor under way.
+# $4 only payments whose next step is neither due nor under way. A tilde is after every id: said so,
+# the cursor is where the walk through the index begins, and not a test of all rows before it.
 _LIST_OF_STATES: Final = """
     SELECT found.id
       FROM unnest($1::text[]) AS wanted (state)
@@ -182,7 +183,7 @@ _LIST_OF_STATES: Final = """
              FROM payment
             WHERE payment.state = wanted.state
               AND payment.state <> 'succeeded'
-              AND ($2::text IS NULL OR payment.id < $2)
+              AND payment.id < coalesce($2::text, '~')
               AND (NOT $4::boolean
                    OR coalesce(next_check_at > $3, true)
                   AND NOT coalesce(check_leased_until > clock_timestamp(), false)
@@ -202,7 +203,7 @@ _LIST_COMPLETED: Final = """
     SELECT id
       FROM payment
      WHERE state IN ('succeeded', 'partially_refunded', 'refunded', 'disputed')
-       AND ($1::text IS NULL OR id < $1)
+       AND id < coalesce($1::text, '~')
      ORDER BY id DESC
      LIMIT $2
 """
