@@ -197,14 +197,13 @@ async def _come_to_its_time(
 
 
 async def _restore(connection: Connection, enrollment: Enrollment | None, news: News) -> None:
-    """Give back what was taken because of money that is ours again.
+    """Give back what money that is ours again holds.
 
-    What an operator has taken away since, an operator gives back.
+    It holds nothing that an operator has taken away since it was paid.
     """
     if (
         enrollment is None
         or enrollment.state is EnrollmentState.ACTIVE
-        or not await enrollment_store.was_taken_by_money(connection, enrollment.id)
         or not await enrollment_store.is_held(connection, enrollment.id)
     ):
         return

@@ -213,21 +213,6 @@ async def is_held(connection: Connection, enrollment_id: str) -> bool:
     return bool(await connection.fetchval(_IS_HELD, enrollment_id))
 
 
-_WAS_TAKEN_BY_MONEY: Final = """
-    SELECT event IN ('revoked_after_refund', 'revoked_after_dispute')
-      FROM enrollment_history
-     WHERE enrollment_id = $1
-       AND event NOT IN ('revocation_planned', 'revocation_cancelled')
-     ORDER BY id DESC
-     LIMIT 1
-"""
-
-
-async def was_taken_by_money(connection: Connection, enrollment_id: str) -> bool:
-    """Tell whether a locked enrollment was last changed because its money went back."""
-    return bool(await connection.fetchval(_WAS_TAKEN_BY_MONEY, enrollment_id))
-
-
 _FIND: Final = """
     SELECT enrollment.id, enrollment.customer_id, enrollment.product_id, enrollment.payment_id,
            state, created_at, updated_at, planned.payment_id AS planned_payment_id, cause, due_at

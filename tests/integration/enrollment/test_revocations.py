@@ -288,6 +288,21 @@ async def test_a_won_dispute_gives_nothing_back_that_was_refunded_or_taken_by_ha
     assert enrollment["state"] == "revoked", "an operator has taken it away since"
 
 
+async def test_what_was_paid_after_a_revocation_by_hand_is_given_when_its_dispute_is_won(
+    service: Enrollments,
+) -> None:
+    await service.pay("pay_1")
+    (enrollment,) = await service.enrollments()
+    await service.revoke(enrollment["id"])
+    await service.deliver(dispute_lost("pay_2"))
+    await service.pay("pay_2")
+    assert await state(service) == "revoked"
+    assert await service.further_payments() == {"pay_2": "recorded"}
+
+    await service.deliver(dispute_won("pay_2", noticed_at=LATER))
+    assert await state(service) == "active"
+
+
 async def test_news_that_come_before_the_grant_are_carried_out_after_it(
     new_database: str, redis_url: str, clock: ManualClock
 ) -> None:
@@ -377,6 +392,14 @@ async def test_two_processes_and_a_new_payment_race_for_what_is_due(
         assert {states[customer] for customer in customers[30:]} == {"revoked"}
         taken = [id_ for event, id_ in await service.story() if event == "revoked_after_refund"]
         assert len(taken) == len(set(taken))
+        ends = await service.reversals()
+        assert {ends[f"pay_{customer}", "refund"] for customer in customers[30:]} == {
+            ("done", None)
+        }
+        assert {ends[f"pay_{customer}", "refund"][0] for customer in customers[:30]} <= {
+            "done",
+            "cancelled",
+        }
 
 
 async def test_the_worker_takes_away_what_is_due_on_its_own(
