@@ -254,7 +254,7 @@ _LIST: Final = """
        AND ($2::text IS NULL OR enrollment.product_id = $2)
        AND ($3::text IS NULL OR enrollment.payment_id = $3 OR enrollment.id IN (
                SELECT enrollment_id FROM further_payment WHERE further_payment.payment_id = $3))
-       AND ($4::text IS NULL OR enrollment.id < $4)
+       AND enrollment.id < coalesce($4::text, '~')
      ORDER BY enrollment.id DESC
      LIMIT $5
 """
