@@ -56,8 +56,10 @@ def fair_calls(limit: int, wanted: Mapping[str, int], turn: int) -> dict[str, in
         for name in content:
             shares[name] = wants.pop(name)
             left -= shares[name]
-    # Whoever is not content, or else everybody, gets as much more as everybody else of them.
-    for number, name in enumerate(among := list(wants) or names):
+    # Whoever is not content, or else everybody, gets as much more as everybody else of them. Where
+    # there is not even one call for each, nobody waits for one who has nothing to call about.
+    among = sorted(wants or names, key=lambda name: wanted[name] == 0)
+    for number, name in enumerate(among):
         more = left // len(among) + (1 if number < left % len(among) else 0)
         shares[name] = shares.get(name, 0) + more
     return shares

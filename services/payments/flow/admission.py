@@ -10,12 +10,12 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from services.payments.domain.breaker import BreakerState
+from services.payments.domain.breaker import HOLD_MAX, RATE_LIMITED, BreakerState
 from services.payments.domain.model import Deferred
 from services.payments.flow.controls import ALL, BreakerView, Controls
 from shared.clock import Clock
@@ -141,9 +141,9 @@ class Flow:
             self._take_turn(gateway, purpose)
         try:
             outcome = await make()
+            self._observe(gateway, outcome)
         finally:
             self._leave(gateway, purpose)
-        self._observe(gateway, outcome)
         return outcome
 
     def deferral(self, gateway: str, priority: Priority) -> Deferred | None:
@@ -187,6 +187,18 @@ class Flow:
         observed.calls += 1
         observed.failures += has_failed
         observed.retry_after_seconds = max(observed.retry_after_seconds, retry_after_seconds)
+        if retry_after_seconds > 0:
+            self._hold(gateway, retry_after_seconds)
+
+    def _hold(self, gateway: str, seconds: float) -> None:
+        """Leave a gateway alone that just asked for it; the other processes hear of it soon."""
+        breakers = self._controls.breakers
+        view = breakers.get(gateway)
+        if view is not None and (view.is_forced or view.state is not BreakerState.CLOSED):
+            return
+        until = self._clock() + min(timedelta(seconds=seconds), HOLD_MAX)
+        held = BreakerView(BreakerState.OPEN, until, reason=RATE_LIMITED)
+        self.controls = replace(self._controls, breakers={**breakers, gateway: held})
 
     def _adopt(self, controls: Controls) -> None:
         before, self._controls = self._controls, controls

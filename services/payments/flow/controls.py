@@ -21,6 +21,8 @@ class BreakerView:
     #: When it is half open: calls that this process may still make.
     probes: int = 0
     reason: str | None = None
+    #: An operator wants it so, whatever the gateway says.
+    is_forced: bool = False
 
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})

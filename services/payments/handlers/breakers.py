@@ -146,7 +146,10 @@ class Breakers:
         if is_held and breaker.state is not BreakerState.OPEN:
             return BreakerView(BreakerState.OPEN, breaker.held_until, reason=RATE_LIMITED)
         if breaker.state is not BreakerState.HALF_OPEN:
-            return BreakerView(breaker.state, breaker.until, reason=breaker.reason)
+            is_forced = breaker.force is not None
+            return BreakerView(
+                breaker.state, breaker.until, reason=breaker.reason, is_forced=is_forced
+            )
         got = self._probes.get(breaker.gateway)
         # After a hold in between nobody knows how many of them are left.
         has_kept_them = bool(handed) or (

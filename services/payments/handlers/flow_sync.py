@@ -1,10 +1,10 @@
 """Keeps this process in step with the fleet: what it saw is told, what holds is heard.
 
-Twice a second every process that calls gateways says that it is alive and what its calls came to,
-and hears of pauses, limits, breakers and its shares. The decisions themselves are pure
-(`domain/breaker.py`, `domain/shares.py`); whoever is first takes them, and the versions of the rows
-refuse the second. While PostgreSQL is away what was heard last holds, except for shares and probes:
-those end by themselves (`SHARE_VALID_SECONDS`), because others may have them by now.
+Once or twice a second every process that calls gateways says what its calls came to, and hears of
+pauses, limits, breakers and its shares. The decisions themselves are pure (`domain/breaker.py`,
+`domain/shares.py`); whoever is first takes them, and the versions of the rows refuse the second.
+While PostgreSQL is away what was heard last holds, except for shares and probes: those end by
+themselves (`SHARE_VALID_SECONDS`), because others may have them by now.
 """
 
 from __future__ import annotations
@@ -28,16 +28,22 @@ from services.payments.handlers.shares import AgreedShares, agree_on_shares
 from services.payments.runtime import Runtime
 from services.payments.store import controls as control_store
 from services.payments.store import flow as flow_store
-from services.payments.store.flow import CALLS_KEPT_SECONDS, ProcessKind
+from services.payments.store.flow import CALLS_KEPT_SECONDS, PROCESS_LEASE_SECONDS, ProcessKind
 from shared.database import Connection
 from shared.errors import DatabaseUnavailableError
 from shared.identifiers import new_id
 
 log = structlog.get_logger()
 
-#: An operator's pause is to hold everywhere within 2 s, and a share takes three of these to pass
-#: from one process to another.
+#: A share takes three of these to pass from one process to another.
 INTERVAL_SECONDS: Final = 0.5
+
+#: While there is nothing to tell and nothing is scarce. An operator's pause is to hold everywhere
+#: within 2 s.
+QUIET_INTERVAL_SECONDS: Final = 1.0
+
+#: How often a process that has nothing to tell says that it is alive.
+ALIVE_INTERVAL_SECONDS: Final = PROCESS_LEASE_SECONDS / 4
 
 #: Pause between two deletions of what is old.
 FORGET_INTERVAL_SECONDS: Final = 300.0
@@ -101,16 +107,20 @@ class FlowSync:
         self._counts: dict[str, CallCounts] = {}
         self._news: dict[str, News] = {}
         self._has_breakers = False
+        self._told_at: float | None = None
         #: Shares that /metrics shows: their gateways and limits.
         self._measured: set[tuple[str, str]] = set()
         self._forgot_at: float | None = None
 
     async def run(self) -> None:
         """Keep in step for ever."""
+        interval = INTERVAL_SECONDS
         while True:
-            await asyncio.sleep(INTERVAL_SECONDS)
+            await asyncio.sleep(interval)
+            interval = INTERVAL_SECONDS
             try:
-                await self.synchronize()
+                if await self.synchronize():
+                    interval = QUIET_INTERVAL_SECONDS
             except DatabaseUnavailableError as error:
                 log.warning("flow_holds_as_last_heard", reason=error.message)
 
@@ -123,8 +133,8 @@ class FlowSync:
         except (DatabaseUnavailableError, TimeoutError) as error:
             log.info("shares_end_with_their_lease", reason=str(error))
 
-    async def synchronize(self) -> None:
-        """Tell and hear once.
+    async def synchronize(self) -> bool:
+        """Tell and hear once, and return whether all is quiet.
 
         Raises:
             DatabaseUnavailableError: PostgreSQL is away; what was seen is told the next time.
@@ -136,7 +146,7 @@ class FlowSync:
         async with runtime.core.database.connection() as connection:
             stored = await control_store.read_controls(connection)
             limits = in_force(runtime.settings, stored)
-            await self._tell(connection, gateways, now)
+            await self._tell(connection, gateways, asked_at, now)
             views = await self._breakers.agree(connection, gateways, self._news, now)
             self._news = {}
             shares = await agree_on_shares(
@@ -150,6 +160,8 @@ class FlowSync:
             )
             await self._forget_old(connection, asked_at, now)
         self._adopt(limits, stored.paused, views, shares, asked_at)
+        is_scarce = bool(shares.calls or shares.rates)
+        return not (made or is_scarce or any(_is_unusual(view) for view in views.values()))
 
     def _collect(self) -> dict[str, int]:
         """Take what was seen of gateways since the last time; return the calls of each."""
@@ -165,15 +177,21 @@ class FlowSync:
                 news.probes = news.probes.plus(counts)
         return {gateway: seen.calls for gateway, seen in observed.items()}
 
-    async def _tell(self, connection: Connection, gateways: list[str], now: datetime) -> None:
+    async def _tell(
+        self, connection: Connection, gateways: list[str], at: float, now: datetime
+    ) -> None:
         if not self._has_breakers:
             await flow_store.insert_breakers(connection, gateways)
             self._has_breakers = True
+        is_alive = self._told_at is not None and at - self._told_at < ALIVE_INTERVAL_SECONDS
+        if is_alive and not self._counts:
+            return
         await flow_store.report(connection, self.process, self._kind, self._counts, now)
         for gateway, counts in self._counts.items():
             metrics.GATEWAY_CALLS.labels(gateway).inc(counts.calls)
             metrics.GATEWAY_FAILURES.labels(gateway).inc(counts.failures)
         self._counts = {}
+        self._told_at = at
 
     def _adopt(
         self,
@@ -217,6 +235,10 @@ class FlowSync:
         if self._forgot_at is None or at - self._forgot_at >= FORGET_INTERVAL_SECONDS:
             self._forgot_at = at
             await flow_store.forget_old(connection, now - timedelta(seconds=CALLS_KEPT_SECONDS))
+
+
+def _is_unusual(view: BreakerView) -> bool:
+    return view.state is not BreakerState.CLOSED
 
 
 def _limited(limits: Limits, gateways: list[str]) -> dict[str, GatewayLimit]:

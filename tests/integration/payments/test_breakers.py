@@ -255,6 +255,26 @@ async def test_a_gateway_that_asks_for_a_pause_gets_it_from_all(fleet: Fleet) ->
     assert await other.call(WORKS) == [WORKS]
 
 
+async def test_who_is_asked_to_wait_waits_at_once(fleet: Fleet) -> None:
+    process = await fleet.start()
+    await process.call(Unknown("http_429", 30.0))
+
+    expected = Deferred("rate_limited", START + timedelta(seconds=30))
+    assert await process.call(WORKS) == [expected]
+
+
+async def test_an_operator_need_not_wait_for_a_gateway(fleet: Fleet) -> None:
+    process = await fleet.start()
+    by_hand = Instruction("act_1", "ops", "their clock is wrong")
+    await force_breaker(process.runtime, by_hand, GATEWAY, BreakerForce.CLOSED)
+    await process.hears()
+    await process.call(Unknown("http_429", 30.0))
+
+    assert await process.call(WORKS) == [WORKS]
+    await process.hears()
+    assert await process.call(WORKS) == [WORKS]
+
+
 async def test_what_was_heard_last_holds_while_postgresql_is_away(fleet: Fleet) -> None:
     one, other = await fleet.start(), await fleet.start()
     await opened(one)

@@ -22,6 +22,8 @@ WANTED = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 50), min_si
         pytest.param(10, {"a": 50, "b": 0}, {"a": 9, "b": 1}, id="one for a call to come"),
         pytest.param(10, {"a": 0, "b": 0}, {"a": 5, "b": 5}, id="evenly while nobody calls"),
         pytest.param(9, {"a": 2, "b": 3}, {"a": 4, "b": 5}, id="the rest evenly"),
+        pytest.param(1, {"a": 0, "b": 9}, {"a": 0, "b": 1}, id="the only one to who needs it"),
+        pytest.param(2, dict.fromkeys("abc", 0), {"a": 1, "b": 1, "c": 0}, id="too few, no need"),
     ],
 )
 def test_calls_are_split_by_need(
