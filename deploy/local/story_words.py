@@ -129,7 +129,11 @@ _REASONS: Final[Mapping[str, str]] = MappingProxyType(
 
 #: What became of an attempt, where that is not what the payment became.
 _ATTEMPT_STATES: Final[Mapping[str, str]] = MappingProxyType(
-    {"abandoned": "given up later for another one", "refused": "refused by the gateway"}
+    {
+        "abandoned": "given up later for another one",
+        "refused": "refused by the gateway",
+        "put_off": "not sent yet",
+    }
 )
 
 _RESTING_WORDS: Final[Mapping[str, str]] = MappingProxyType(

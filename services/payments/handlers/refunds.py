@@ -35,6 +35,7 @@ from shared.contracts.payments import PaymentRefunded, RefundReturned
 from shared.database import Connection
 from shared.errors import ConflictError, NotFoundError, NotSupportedError, SluiceError
 from shared.gateways.interface import Refunded, RefundFailed, RefundOutcome, refund_refusal
+from shared.gateways.send_deadline import send_within
 from shared.identifiers import is_id
 from shared.messaging.envelope import Outgoing
 from shared.money import Money
@@ -51,6 +52,10 @@ PUT_OFF_MIN: Final = timedelta(seconds=5)
 #: The same while its gateway is switched off here.
 OFF_DELAY: Final = timedelta(minutes=10)
 
+
+#: A call that has not left by then does not leave at all. It ends within the lease, so whoever has
+#: the refund next is the only one who asks.
+SEND_WITHIN_SECONDS: Final = 30.0
 
 #: Between two searches for refunds that are due: the first look after a lost answer is after 10 s.
 INTERVAL_SECONDS: Final = 1.0
@@ -206,12 +211,13 @@ async def _carry_out(runtime: Runtime, refund: Refund) -> None:
             reference = await refund_store.find_paid_reference(connection, payment.id)
         order = order_of(refund, payment, reference)
         call = gateway.refund if _is_first(refund) else gateway.look_up_refund
-        outcome = await runtime.flow.call(
-            refund.gateway,
-            payment.priority,
-            Purpose.CHARGE if refund.handle is None else Purpose.CHECK,
-            partial(call, order),
-        )
+        with send_within(SEND_WITHIN_SECONDS):
+            outcome = await runtime.flow.call(
+                refund.gateway,
+                payment.priority,
+                Purpose.CHARGE if refund.handle is None else Purpose.CHECK,
+                partial(call, order),
+            )
         if isinstance(outcome, Deferred):
             await _put_off(runtime, refund, outcome)
         else:

@@ -184,6 +184,7 @@ async def find_dispute(connection: Connection, dispute_id: str) -> Dispute | Non
     return None if record is None else _dispute(record)
 
 
+# An id sorts before '~', so that the cursor is a condition of the index, with or without one.
 _LIST: Final = """
     SELECT id, payment_id, gateway, handle, amount, currency, state, reason, fee, fee_currency,
            looks, next_look_at, opened_at, created_at, updated_at, version
@@ -191,7 +192,7 @@ _LIST: Final = """
      WHERE ($1::text IS NULL OR payment_id = $1)
        AND ($2::text IS NULL OR state = $2)
        AND ($3::text IS NULL OR gateway = $3)
-       AND ($4::text IS NULL OR id < $4)
+       AND id < coalesce($4::text, '~')
      ORDER BY id DESC
      LIMIT $5
 """

@@ -283,6 +283,7 @@ async def find_paid_reference(connection: Connection, payment_id: str) -> str:
     return str(reference)
 
 
+# An id sorts before '~', so that the cursor is a condition of the index, with or without one.
 _LIST: Final = """
     SELECT id, payment_id, gateway, amount, currency, state, reason, requested_by, detail, handle,
            sends, sent_at, looks, next_look_at, created_at, updated_at, version
@@ -290,7 +291,7 @@ _LIST: Final = """
      WHERE ($1::text IS NULL OR payment_id = $1)
        AND ($2::text IS NULL OR state = $2)
        AND ($3::text IS NULL OR gateway = $3)
-       AND ($4::text IS NULL OR id < $4)
+       AND id < coalesce($4::text, '~')
      ORDER BY id DESC
      LIMIT $5
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +21,8 @@ from services.payments.store import payments as payment_store
 from services.payments.store import refunds as refund_store
 from services.payments.store.refunds import NewRefund
 from shared.contracts.payments import PaymentRefunded, RefundReturned
-from shared.gateways.interface import Unknown
+from shared.gateways.interface import RefundOrder, RefundOutcome, Unknown
+from shared.gateways.send_deadline import is_too_late
 from shared.identifiers import new_id
 from shared.money import Money
 from tests.integration.payments.test_refunds import PRICE, paid_payment, returned
@@ -205,6 +207,28 @@ async def test_a_process_that_stalls_past_its_lease_changes_nothing_when_it_goes
     assert payments.gateway.given_back.keys() == {refund["id"]}
     assert await returned(payments, paid) == (40_000, 0)
     assert len(await payments.facts(PaymentRefunded)) == 1
+
+
+async def test_a_call_cannot_leave_any_more_when_another_may_have_the_refund(
+    payments: Payments, paid: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How clients obey is tested with them."""
+    seen = []
+
+    async def refund(_order: RefundOrder) -> RefundOutcome:
+        seen.append(is_too_late())
+        now = time.monotonic() + refund_store.REFUND_LEASE_SECONDS - payments_timeout
+        monkeypatch.setattr("shared.gateways.send_deadline.time.monotonic", lambda: now)
+        seen.append(is_too_late())
+        monkeypatch.undo()
+        return Unknown("not_sent_in_time")
+
+    payments_timeout = payments.runtime.settings.gateway_timeout_seconds
+    monkeypatch.setattr(payments.gateway, "refund", refund)
+    found = await payments.refund(paid)
+
+    assert seen == [False, True]
+    assert (found["state"], found["detail"]) == ("unknown", "not_sent_in_time")
 
 
 async def test_two_workers_never_have_the_same_refund(
