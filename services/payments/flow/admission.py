@@ -34,6 +34,10 @@ class Purpose(StrEnum):
 #: When a half-open breaker has no probe left for a call: when it is tried again.
 PROBE_INTERVAL: Final = timedelta(seconds=2)
 
+#: A gateway that finds our calls too many often asks for a second. Whoever waits for an answer had
+#: better wait for that than be sent away and come again.
+HOLD_WAITED_OUT_SECONDS: Final = 2.0
+
 #: Calls that may be made at once after a quiet time, as seconds of the rate.
 BURST_SECONDS: Final = 1.0
 
@@ -131,14 +135,11 @@ class Flow:
 
         What `make` returns is judged; what it raises passes through, and blames no gateway.
         """
-        if self._is_restricted and (deferral := self.deferral(gateway, priority)) is not None:
-            return deferral
-        if self._waiting or not self._has_turn(gateway, purpose):
-            deferral = await self._wait(gateway, priority, purpose)
-            if deferral is not None:
+        while (deferral := await self._come_to_turn(gateway, priority, purpose)) is not None:
+            seconds = self._seconds_of_hold(deferral)
+            if seconds is None:
                 return deferral
-        else:
-            self._take_turn(gateway, purpose)
+            await asyncio.sleep(seconds)
         try:
             outcome = await make()
             self._observe(gateway, outcome)
@@ -157,7 +158,10 @@ class Flow:
         if breaker is None or breaker.state is BreakerState.CLOSED:
             return None
         if breaker.state is BreakerState.OPEN:
-            return Deferred(breaker.reason or "breaker_open", max(now, breaker.until or now))
+            until = max(now, breaker.until or now)
+            # What the gateway asked for ends by itself; an open breaker ends with probes.
+            is_over = breaker.reason == RATE_LIMITED and until == now
+            return None if is_over else Deferred(breaker.reason or "breaker_open", until)
         if self._has_probe(gateway):
             return None
         return Deferred("breaker_half_open", now + PROBE_INTERVAL)
@@ -180,6 +184,23 @@ class Flow:
         """Return what was seen of each gateway since the last time."""
         taken, self._observed = self._observed, {}
         return taken
+
+    async def _come_to_turn(
+        self, gateway: str, priority: Priority, purpose: Purpose
+    ) -> Deferred | None:
+        """Take a turn as soon as there is one, or return why and until when there will be none."""
+        if self._is_restricted and (deferral := self.deferral(gateway, priority)) is not None:
+            return deferral
+        if self._waiting or not self._has_turn(gateway, purpose):
+            return await self._wait(gateway, priority, purpose)
+        self._take_turn(gateway, purpose)
+        return None
+
+    def _seconds_of_hold(self, deferral: Deferred) -> float | None:
+        """Return how long to wait when a gateway wants a moment only; None when it is longer."""
+        seconds = (deferral.until - self._clock()).total_seconds()
+        is_brief = deferral.reason == RATE_LIMITED and 0 < seconds <= HOLD_WAITED_OUT_SECONDS
+        return seconds if is_brief else None
 
     def _observe(self, gateway: str, outcome: object) -> None:
         has_failed, retry_after_seconds = self._judge(outcome)

@@ -17,6 +17,7 @@ from services.payments.handlers.flow_sync import FlowSync
 from services.payments.runtime import Runtime
 from services.payments.store import flow as flow_store
 from services.payments.store.flow import ProcessKind, Transition
+from shared.clock import system_clock
 from shared.contracts.priorities import Priority
 from shared.errors import DatabaseUnavailableError
 from shared.gateways.interface import Declined, FailureKind, Outcome, Pending, Unknown
@@ -261,6 +262,18 @@ async def test_who_is_asked_to_wait_waits_at_once(fleet: Fleet) -> None:
 
     expected = Deferred("rate_limited", START + timedelta(seconds=30))
     assert await process.call(WORKS) == [expected]
+
+
+async def test_a_moment_is_waited_out(new_database: str, redis_url: str) -> None:
+    async with running_runtime(new_database, redis_url, FakeGateway(), system_clock) as runtime:
+        process = Process(runtime, "worker")
+        await process.call(Unknown("http_429", 1.0))
+        await process.hears()
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+
+        assert await process.call(WORKS) == [WORKS]
+        assert loop.time() - asked_at > 0.8
 
 
 async def test_an_operator_need_not_wait_for_a_gateway(fleet: Fleet) -> None:
