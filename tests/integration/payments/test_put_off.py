@@ -104,7 +104,8 @@ async def test_a_repetition_while_a_worker_begins_it_begins_nothing(payments: Pa
     # What a gateway says that has not worked on the order yet.
     payments.gateway.next_look_ups = [Pending("not_attempted")]
 
-    during = await payments.post("k")
+    async with asyncio.timeout(15):  # The gateway answers nobody, so nobody may ask it.
+        during = await payments.post("k")
     payments.gateway.is_answering.set()
     await looking
     after = await payments.post("k")
