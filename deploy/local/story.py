@@ -17,7 +17,7 @@ from shared.web.bodies import time_text
 
 _PAYMENT: Final = """
     SELECT id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
-           checks_made, next_check_at, created_at, expires_at
+           gateway_payment_id, checks_made, next_check_at, created_at, expires_at
       FROM payment
      WHERE id = $1
 """
@@ -66,6 +66,15 @@ _NOTICES: Final = """
             OR event_day = $2
            AND event_key >= $3::text || ':'
            AND event_key < $3::text || ';')
+     ORDER BY received_at
+"""
+
+# A dispute is told under the gateway's own name for the charge.
+_NOTICES_OF_CHARGE: Final = """
+    SELECT received_at, source, claim, event_key
+      FROM inbound_event
+     WHERE gateway = $1
+       AND reference = $2
      ORDER BY received_at
 """
 
@@ -166,17 +175,19 @@ async def tell(databases: ServiceDatabases, payment_id: str) -> Story:
     (payment,) = rows
     attempts = await databases.fetch("payments", _ATTEMPTS, payment_id)
     references = [attempt["reference"] for attempt in attempts]
+    charge = payment["gateway_payment_id"]
+    names = references if charge is None else [*references, charge]
     history = await databases.fetch("payments", _HISTORY, payment_id)
     entries = [
         *story_words.history(history),
         *story_words.attempts(attempts),
-        *await _notices(databases, payment["gateway"], references),
+        *await _notices(databases, payment["gateway"], references, charge),
     ]
     refunds = await databases.fetch("payments", _REFUNDS, payment_id)
     entries += story_words.refunds(refunds)
-    messages = await _of_each(databases, _MESSAGES, payment_id, references)
+    messages = await _of_each(databases, _MESSAGES, payment_id, names)
     entries += [story_words.message(service, row) for service, row in messages]
-    dead_letters = await _of_each(databases, _DEAD_LETTERS, payment_id, references)
+    dead_letters = await _of_each(databases, _DEAD_LETTERS, payment_id, names)
     entries += [story_words.dead_letter(service, row) for service, row in dead_letters]
     enrollment = await _enrollment(databases, payment_id)
     if enrollment is not None:
@@ -200,14 +211,15 @@ async def tell(databases: ServiceDatabases, payment_id: str) -> Story:
 
 
 async def _notices(
-    databases: ServiceDatabases, gateway: str, references: Iterable[str]
+    databases: ServiceDatabases, gateway: str, references: Iterable[str], charge: str | None
 ) -> list[Entry]:
-    entries = []
+    rows = []
     for reference in references:
         day = created_at(reference).date()
-        rows = await databases.fetch("webhook", _NOTICES, gateway, day, reference)
-        entries += [story_words.notice(gateway, row) for row in rows]
-    return entries
+        rows += await databases.fetch("webhook", _NOTICES, gateway, day, reference)
+    if charge is not None:
+        rows += await databases.fetch("webhook", _NOTICES_OF_CHARGE, gateway, charge)
+    return [story_words.notice(gateway, row) for row in rows]
 
 
 async def _of_each(

@@ -16,6 +16,7 @@ from rich.console import Console
 from deploy.local import explain, story_words
 from deploy.local.story import Story, UnknownPaymentError, as_json
 from shared.contracts.payments import PaymentSucceeded
+from shared.contracts.webhook import DisputeNoticed
 from shared.gateways.interface import FailureKind
 from tests.integration.local.stored_payments import Tables, new_names, open_tables
 from tests.support.blocking import run_blocking
@@ -89,6 +90,50 @@ async def test_a_person_reads_times_states_and_reasons(new_database: str, tables
     at = f"{names.at + timedelta(minutes=5):%Y-%m-%d %H:%M:%S}"
     assert f"now: pending; next: the gateway is asked at {at}" in text
     assert "because the customer has a page to pay on and no notice has come" in text
+
+
+async def test_the_notice_and_the_end_of_a_dispute_are_told(
+    new_database: str, tables: Tables
+) -> None:
+    names = await tables.succeeded()
+    await tables.execute(
+        "webhook",
+        """
+        INSERT INTO inbound_event (gateway, event_key, event_day, source, claim, received_at, body,
+                                   reference)
+        VALUES ('sslcommerz', 'evt_1', $1, 'notice', 'dispute', $2, '', $3)
+        """,
+        names.event_day,
+        names.at + timedelta(seconds=6),
+        names.bank_id,
+    )
+    message = DisputeNoticed(
+        gateway="sslcommerz",
+        dispute="du_1",
+        reference=names.bank_id,
+        amount=1,
+        currency="BDT",
+        received_at=names.at,
+    )
+    await tables.message("webhook", "payments.disputes", message.name, message.encode())
+    await tables.execute(
+        "enrollment",
+        "INSERT INTO enrollment_history (enrollment_id, event, payment_id, at)"
+        " VALUES ($1, 'revoked_after_dispute', $2, $3)",
+        names.enrollment_id,
+        names.payment_id,
+        names.at + timedelta(seconds=9),
+    )
+
+    story = await tell(new_database, names.payment_id)
+
+    told = [(entry.service, entry.text) for entry in story.entries]
+    assert ("webhook", "sslcommerz sent a notice, claiming: dispute (event evt_1)") in told
+    assert any(
+        text.startswith("webhook.dispute_noticed.v1 waits for its receipt from payments.disputes")
+        for _, text in told
+    )
+    assert any("was taken away, as its money was lost" in text for _, text in told)
 
 
 async def test_personal_data_stays_where_it_is(new_database: str, tables: Tables) -> None:
