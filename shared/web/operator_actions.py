@@ -98,13 +98,14 @@ async def find_action(connection: Connection, action_id: str) -> OperatorAction 
     return None if record is None else _action(record)
 
 
+# Every id sorts before '~', so that the bound is one of the index with a cursor and without.
 _LIST_ACTIONS: Final = """
     SELECT id, at, actor, action, target, reason, before, after
       FROM operator_action
      WHERE ($1::text IS NULL OR target = $1)
        AND ($2::text IS NULL OR action = $2)
        AND ($3::text IS NULL OR actor = $3)
-       AND ($4::text IS NULL OR id < $4)
+       AND id < coalesce($4::text, '~')
      ORDER BY id DESC
      LIMIT $5
 """

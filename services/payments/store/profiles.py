@@ -142,7 +142,7 @@ FIRST: Final = 0
 _LIST_SWITCHES: Final = """
     SELECT number, at, profile, mode, cause, queue_length, actor
       FROM profile_switch
-     WHERE ($1::bigint IS NULL OR number < $1)
+     WHERE number < coalesce($1::bigint, 9223372036854775807)
      ORDER BY number DESC
      LIMIT $2
 """
