@@ -21,6 +21,7 @@ from services.payments.domain.retry_policy import (
     PluginError,
     RetryPolicy,
     doubling,
+    kind_of_doubt,
 )
 from services.payments.domain.settlement import Change
 from services.payments.domain.state_machine import RESTING, TAKEN, next_state
@@ -35,7 +36,7 @@ from shared.contracts.payments import (
     RetrySucceeded,
 )
 from shared.database import Connection
-from shared.gateways.interface import Declined, FailureKind, Paid, Pending
+from shared.gateways.interface import Declined, FailureKind, Paid, Pending, Unknown
 from shared.messaging import outbox
 from shared.messaging.envelope import Outgoing
 from shared.metrics import bound
@@ -50,6 +51,9 @@ NOT_ATTEMPTED: Final = Pending("not_attempted")
 SURE_AFTER: Final = timedelta(seconds=60)
 
 _FAILED: Final = frozenset({PaymentState.FAILED, PaymentState.CANCELLED})
+#: What happened when the answer to the call that asks for the money was lost.
+_LOST: Final = frozenset({"charge_unknown", "checkout_unknown"})
+
 _NEVER_ANSWERED: Final = frozenset({PaymentState.CREATED, PaymentState.UNKNOWN})
 
 
@@ -170,6 +174,10 @@ class RetryPlanner:
             return retries.succeeded(known, now) if known is not None and is_open else None
         if state in _FAILED and before.state not in RESTING:
             return self._after_failure(each, standing, now)
+        if isinstance(each.verdict, Unknown) and each.change.event in _LOST:
+            # Whoever sent it has come back, and says so.
+            is_ours = known is None or known.state is RetryState.RUNNING
+            return self._after_lost_answer(each.verdict, before, standing, now) if is_ours else None
         is_lost = each.verdict == NOT_ATTEMPTED and before.state in _NEVER_ANSWERED
         is_sure = standing.state == "started" and now - standing.started_at >= SURE_AFTER
         if known is None and is_lost and is_sure:
@@ -179,6 +187,18 @@ class RetryPlanner:
             )
             return retries.after_doubt(None, before, lost, decide=self.decide, now=now)
         return None
+
+    def _after_lost_answer(
+        self, verdict: Unknown, payment: Payment, standing: Standing, now: datetime
+    ) -> Retry:
+        lost = FailedTry(
+            standing.reference,
+            standing.number,
+            kind_of_doubt(verdict.reason),
+            verdict.reason,
+            verdict.retry_after_seconds,
+        )
+        return retries.after_doubt(standing.retry, payment, lost, decide=self.decide, now=now)
 
     def _after_failure(self, each: Decided, standing: Standing, now: datetime) -> Retry:
         verdict, reference, number = each.verdict, standing.reference, standing.number

@@ -10,7 +10,7 @@ from typing import Final
 from services.payments.domain import retries
 from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.retries import FailedTry, Retry, RetryState, failure_of
-from services.payments.domain.retry_policy import DELAY_MAX, GiveUp, kind_of_doubt
+from services.payments.domain.retry_policy import DELAY_MAX, GiveUp
 from services.payments.domain.settlement import Change
 from services.payments.domain.state_machine import next_state
 from services.payments.domain.statistics import step
@@ -81,41 +81,34 @@ async def process_payment(runtime: Runtime, payment_id: str, purchase: Purchase)
         automatic = replace(purchase, retries_automatically=True)
         return await create_payment(runtime, payment_id, automatic)
     except GatewayUnavailableError:
-        if not await _go_on_alone(runtime, payment_id):
+        if not await _goes_on_alone(runtime, payment_id):
             raise
     return await read_payment(runtime, payment_id)
 
 
-async def _go_on_alone(runtime: Runtime, payment_id: str) -> bool:
-    """Let retries take over a payment whose caller would have had to come again."""
+async def _goes_on_alone(runtime: Runtime, payment_id: str) -> bool:
+    """Tell whether a payment goes on without its caller, and let it where it does not yet."""
     now = runtime.core.clock()
-    outgoing: list[Outgoing] = []
     async with runtime.core.database.transaction() as connection:
         payment = await payment_store.lock_payment(connection, payment_id)
         standing = await _standing(connection, payment)
-        if standing.retry is None and payment.state in _IN_DOUBT:
-            retry = _first_retry(runtime, payment, standing, now)
-            outgoing = await runtime.retries.save(connection, [Planned(None, retry)], now)
-        elif standing.retry is None and payment.state is not PaymentState.PENDING:
+        # What a pause or a breaker puts off is begun by a worker.
+        if standing.retry is not None or standing.state != "started":
+            return True
+        if payment.state not in _IN_DOUBT:
             return False
+        # An earlier request died with the try in its hands, and the gateway does not say.
+        retry = retries.wanted_by_hand(
+            None,
+            payment,
+            kind=FailureKind.NETWORK_ERROR,
+            code="no_answer",
+            due_at=now,
+            now=now,
+        )
+        outgoing = await runtime.retries.save(connection, [Planned(None, retry)], now)
     runtime.core.publisher.publish(outgoing)
     return True
-
-
-def _first_retry(runtime: Runtime, payment: Payment, standing: Standing, now: datetime) -> Retry:
-    doubt, _, reason = (payment.reason or "").partition("_unknown:")
-    if payment.state is PaymentState.UNKNOWN and reason and doubt:
-        # Its answer was recorded as lost, so whoever sent it has come back.
-        lost = FailedTry(standing.reference, standing.number, kind_of_doubt(reason), reason)
-        return retries.after_doubt(None, payment, lost, decide=runtime.retries.decide, now=now)
-    return retries.wanted_by_hand(
-        None,
-        payment,
-        kind=FailureKind.SERVICE_UNAVAILABLE,
-        code="not_called",
-        due_at=now,
-        now=now,
-    )
 
 
 async def ask_for_retry(runtime: Runtime, transaction_id: str, wish: RetryWish) -> RetryView:
@@ -163,6 +156,9 @@ def _wanted(
         )
     if payment.state is not PaymentState.FAILED and payment.state not in _IN_DOUBT:
         problem = f"a payment that is {payment.state} is not tried again"
+        raise RetryConflictError(problem, details={"state": payment.state})
+    if standing.state == "put_off":
+        problem = f"{payment.id} was not begun yet, and will be without a retry"
         raise RetryConflictError(problem, details={"state": payment.state})
     policy = runtime.retries.policy
     if (limit := policy.limit(payment.method, standing.number)) is not None:

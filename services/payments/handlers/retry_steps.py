@@ -15,7 +15,7 @@ import asyncpg
 
 from services.payments.domain import retries
 from services.payments.domain.model import Payment, PaymentState
-from services.payments.domain.retries import FailedTry, Retry
+from services.payments.domain.retries import Retry
 from services.payments.domain.settlement import Change
 from services.payments.domain.state_machine import next_state
 from services.payments.domain.statistics import step
@@ -30,7 +30,6 @@ from services.payments.store.attempts import StoredOrder
 from services.payments.store.retries import Begun, Claim, Standing
 from shared.database import Connection
 from shared.errors import ConflictError, SpendingLimitError
-from shared.gateways.interface import FailureKind, Unknown
 from shared.identifiers import new_id
 from shared.messaging.envelope import Outgoing
 
@@ -160,30 +159,6 @@ async def _bury(connection: Connection, position: Position) -> None:
     if position.is_dead:
         state = "refused"
     await attempt_store.save_attempt(connection, position.standing.reference, state=state)
-
-
-async def remain_in_doubt(
-    runtime: Runtime, claim: Claim, reference: str, kind: FailureKind, outcome: Unknown
-) -> None:
-    """Plan when to ask what became of a try whose answer was lost."""
-    now = runtime.core.clock()
-    outgoing: list[Outgoing] = []
-    async with runtime.core.database.transaction() as connection:
-        payment = await payment_store.lock_payment(connection, claim.retry.payment_id)
-        if await retry_store.lock_claim(connection, claim) is None:
-            return  # Somebody knows more.
-        standing = (await retry_store.find_standings(connection, [payment.reference]))[payment.id]
-        if payment.state not in STARTABLE or payment.reference != reference:
-            await retry_store.let_go(connection, claim)
-            return
-        lost = FailedTry(
-            reference, standing.number, kind, outcome.reason, outcome.retry_after_seconds
-        )
-        retry = retries.after_doubt(
-            standing.retry, payment, lost, decide=runtime.retries.decide, now=now
-        )
-        outgoing = await runtime.retries.save(connection, [Planned(standing.retry, retry)], now)
-    runtime.core.publisher.publish(outgoing)
 
 
 async def remain_silent(runtime: Runtime, claim: Claim, position: Position) -> None:

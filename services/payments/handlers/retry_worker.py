@@ -20,7 +20,7 @@ from services.payments import metrics
 from services.payments.domain import retries
 from services.payments.domain.model import Deferred, PaymentState
 from services.payments.domain.retries import FailedTry, failure_of
-from services.payments.domain.retry_policy import PUT_OFF_AT_LEAST, GiveUp, kind_of_doubt
+from services.payments.domain.retry_policy import PUT_OFF_AT_LEAST, GiveUp
 from services.payments.domain.state_machine import TAKEN
 from services.payments.flow.admission import Purpose
 from services.payments.flow.retry_planning import NOT_ATTEMPTED, SURE_AFTER
@@ -35,11 +35,13 @@ from services.payments.store.retries import Claim
 from shared.contracts.priorities import Priority
 from shared.errors import DatabaseUnavailableError, SluiceError
 from shared.gateways.interface import (
+    ActionRequired,
     Checkout,
     Declined,
     Outcome,
     Paid,
     PaymentGateway,
+    Pending,
     Unknown,
 )
 from shared.gateways.send_deadline import send_within
@@ -198,6 +200,8 @@ async def _carry_on(making: _Making) -> None:
         await making.leave()
     elif payment.state in {PaymentState.ON_HOLD, PaymentState.PROCESSING}:
         await making.put_off(now + IN_OTHER_HANDS, f"payment_is_{payment.state}")
+    elif position.stored.is_put_off:
+        await making.put_off(now + IN_OTHER_HANDS, "first_try_is_put_off")
     else:
         found = _Last.DEAD if position.is_dead else await _find_out(making, gateway, position)
         tries = position.standing.number
@@ -333,7 +337,8 @@ async def _try_again(
     else:
         bound(metrics.RETRIES, gateway.name, claim.retry.kind, "begun").inc()
         await record_outcome(runtime, sent[0], outcome, asked_at, making.traceparent)
-        await _after_answer(making, sent[0], outcome)
+        if isinstance(outcome, (Pending, ActionRequired)):
+            await making.leave()
 
 
 async def _not_begun(making: _Making, problem: SluiceError) -> None:
@@ -341,17 +346,3 @@ async def _not_begun(making: _Making, problem: SluiceError) -> None:
         raise problem
     if problem.until is not None:
         await making.put_off(problem.until, problem.code)
-
-
-async def _after_answer(making: _Making, sent: StoredOrder, outcome: Outcome) -> None:
-    """Plan the next step where `record_outcome` did not: what it decided has ended the claim."""
-    if isinstance(outcome, Unknown):
-        await retry_steps.remain_in_doubt(
-            making.runtime,
-            making.claim,
-            sent.order.reference,
-            kind_of_doubt(outcome.reason),
-            outcome,
-        )
-    elif not isinstance(outcome, (Paid, Declined)):
-        await making.leave()

@@ -347,9 +347,6 @@ async def test_a_worker_that_comes_back_late_changes_nothing(
 
     for answer in (LOST, BROKEN, PROMPTED):
         await record_outcome(payments.runtime, stored, answer, payments.clock(), None)
-        await retry_worker._after_answer(
-            retry_worker._Making(payments.runtime, claim, None), stored, answer
-        )
     await retry_steps.fail(payments.runtime, claim, position, "")
     await retry_steps.remain_silent(payments.runtime, claim, position)
 
