@@ -6,57 +6,45 @@ A class is a quarter of a doubling wide: what is read from it is wrong by less t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Final
 
-#: Classes to a doubling.
-CLASSES_PER_DOUBLING: Final = 4
+#: Classes to a doubling, and up to about nine hours; the last one holds all that took longer.
+_CLASSES_PER_DOUBLING: Final = 4
+_DOUBLINGS: Final = 25
 
-#: The last class holds all from about nine hours on.
-CLASSES: Final = 101
+#: The shortest duration of each class but the first, in whole milliseconds. Some of the lowest are
+#: equal: their classes stay empty. PostgreSQL's `width_bucket` reads them in the same way.
+THRESHOLDS: Final = tuple(
+    math.floor(2 ** (index / _CLASSES_PER_DOUBLING)) + 1
+    for index in range(_CLASSES_PER_DOUBLING * _DOUBLINGS)
+)
 
 
 def class_of(milliseconds: int) -> int:
-    """Return the class of a duration; that of 0 and 1 ms is 0."""
-    if milliseconds <= 1:
-        return 0
-    return min(CLASSES - 1, math.ceil(math.log2(milliseconds) * CLASSES_PER_DOUBLING))
+    """Return the class of a duration."""
+    return bisect_right(THRESHOLDS, milliseconds)
 
 
-def upper_bound(index: int) -> float:
-    """Return the longest duration of a class, in milliseconds."""
-    return float(2 ** (index / CLASSES_PER_DOUBLING))
+def longest(index: int) -> float:
+    """Return the longest duration of a class, in milliseconds; infinite for the last one."""
+    return float(THRESHOLDS[index] - 1) if index < len(THRESHOLDS) else math.inf
 
 
-def classify(durations: Iterable[int]) -> list[int]:
-    """Count durations by class; the classes past the last one used are left out."""
-    counts = [0] * CLASSES
-    for milliseconds in durations:
-        counts[class_of(milliseconds)] += 1
-    while counts and counts[-1] == 0:
-        counts.pop()
-    return counts
-
-
-def add(counts: list[int], others: Sequence[int]) -> None:
-    """Add counts by class to others, in place."""
-    counts.extend([0] * (len(others) - len(counts)))
-    for index, count in enumerate(others):
-        counts[index] += count
-
-
-def percentile(counts: Sequence[int], share: float) -> float | None:
+def percentile(counts: Mapping[int, int], share: float) -> float | None:
     """Return the duration in milliseconds that `share` (0 to 1) of the counted do not exceed.
 
-    The upper bound of its class, so never too good; None when nothing was counted.
+    The longest of its class, so never too short; None when nothing was counted. Of what took longer
+    than the classes reach, the bound of the last but one is all that is known.
     """
-    total = sum(counts)
+    total = sum(counts.values())
     if total == 0:
         return None
     wanted = max(1, math.ceil(total * share))
     seen = 0
-    for index, count in enumerate(counts):
-        seen += count
+    for index in sorted(counts):
+        seen += counts[index]
         if seen >= wanted:
-            return upper_bound(index)
+            return min(longest(index), float(THRESHOLDS[-1]))
     raise AssertionError("unreachable: all are seen at the end")

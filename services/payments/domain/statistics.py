@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
@@ -62,7 +63,7 @@ def step(
 
 
 class StepCount(NamedTuple):
-    """Equal steps, counted: how many, and the durations of those that were measured, by class."""
+    """Equal steps, counted: how many, and the durations of those that were measured."""
 
     gateway: str
     before: str
@@ -70,7 +71,8 @@ class StepCount(NamedTuple):
     payments: int
     measured: int
     milliseconds: int
-    classes: list[int]
+    #: How many durations there are of each class; empty where nobody asked for it.
+    classes: Mapping[int, int]
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ class Tally:
     retried: int = 0
     measured: int = 0
     milliseconds: int = 0
-    classes: list[int] = field(default_factory=list)
+    classes: Counter[int] = field(default_factory=Counter)
     #: Payments that are in a final state now, as far as they were counted.
     completed_now: int = 0
     failed_now: int = 0
@@ -128,5 +130,5 @@ def add_up(counts: Iterable[StepCount]) -> Tally:
             tally.on_hold += count.payments
         tally.measured += count.measured
         tally.milliseconds += count.milliseconds
-        durations.add(tally.classes, count.classes)
+        tally.classes.update(count.classes)
     return tally

@@ -81,10 +81,7 @@ async def measure(runtime: Runtime) -> Sequence[Reading]:
     """
     settings = runtime.settings
     since = (runtime.core.clock() - settings.alert_window).replace(second=0, microsecond=0)
-    async with (
-        runtime.core.database.connection() as connection,
-        connection.transaction(isolation="repeatable_read", readonly=True),
-    ):
+    async with runtime.core.database.connection() as connection:
         tally = add_up(await statistics_store.read_since(connection, since))
         calls = await statistics_store.read_calls(connection, since)
     samples = settings.alert_minimum_samples

@@ -83,13 +83,9 @@ async def read_statistics(runtime: Runtime, window: timedelta) -> Statistics:
 async def _read_counts(
     runtime: Runtime, since: datetime
 ) -> tuple[list[StepCount], list[StepCount]]:
-    async with (
-        runtime.core.database.connection() as connection,
-        # One snapshot: what is folded meanwhile would count twice, or not at all.
-        connection.transaction(isolation="repeatable_read", readonly=True),
-    ):
+    async with runtime.core.database.connection() as connection:
         ever = await statistics_store.read_totals(connection)
-        return ever, await statistics_store.read_since(connection, since)
+        return ever, await statistics_store.read_since_by_class(connection, since)
 
 
 async def count_jobs(runtime: Runtime) -> dict[JobState, int]:
@@ -98,10 +94,7 @@ async def count_jobs(runtime: Runtime) -> dict[JobState, int]:
     Raises:
         DatabaseUnavailableError: PostgreSQL is away.
     """
-    async with (
-        runtime.core.database.connection() as connection,
-        connection.transaction(isolation="repeatable_read", readonly=True),
-    ):
+    async with runtime.core.database.connection() as connection:
         ever = await statistics_store.read_totals(connection)
     return await _count_jobs(runtime, add_up(ever))
 

@@ -8,8 +8,11 @@ CREATE TABLE step_count (
     from_state   text        NOT NULL,
     to_state     text        NOT NULL,
     payments     integer     NOT NULL CHECK (payments > 0),
-    -- Our own time of each that was measured: from the notice, or the begin of the call, to here.
-    milliseconds integer[]   NOT NULL
+    -- Our own time of those that were measured, from the notice or the begin of the call to here: how
+    -- many, their sum, and each of them.
+    measured     integer     NOT NULL CHECK (measured >= 0),
+    milliseconds bigint      NOT NULL CHECK (milliseconds >= 0),
+    durations    integer[]   NOT NULL CHECK (cardinality(durations) = measured)
 );
 
 -- Those rows folded, one for each minute, gateway and step, by one worker at a time. Late rows of a
@@ -21,11 +24,11 @@ CREATE TABLE step_minute (
     from_state   text        NOT NULL,
     to_state     text        NOT NULL,
     payments     integer     NOT NULL CHECK (payments > 0),
-    -- How many durations there are, their sum, and how many fell into each class
-    -- (services/payments/domain/durations.py).
     measured     integer     NOT NULL CHECK (measured >= 0),
     milliseconds bigint      NOT NULL CHECK (milliseconds >= 0),
-    classes      integer[]   NOT NULL
+    -- The classes (services/payments/domain/durations.py) that there are durations of, and how many.
+    classes      smallint[]  NOT NULL,
+    class_counts integer[]   NOT NULL CHECK (cardinality(class_counts) = cardinality(classes))
 );
 
 CREATE INDEX step_minute_at ON step_minute (minute);

@@ -180,10 +180,12 @@ _SAVE_AND_ANNOUNCE: Final = """
             AS transfer (id, kind, occasion, debit, credit, amount, currency, reference)
           JOIN saved USING (id)
     ), counted AS (
-        INSERT INTO step_count (at, gateway, from_state, to_state, payments, milliseconds)
-        SELECT $10, gateway, from_state, to_state, payments, milliseconds::int[]
-          FROM unnest($24::text[], $25::text[], $26::text[], $27::int[], $28::text[])
-            AS step (gateway, from_state, to_state, payments, milliseconds)
+        INSERT INTO step_count (at, gateway, from_state, to_state, payments, measured, milliseconds,
+                                durations)
+        SELECT $10, gateway, before, after, payments, measured, milliseconds, durations::int[]
+          FROM unnest($24::text[], $25::text[], $26::text[], $27::int[], $28::int[], $29::bigint[],
+                      $30::text[])
+            AS step (gateway, before, after, payments, measured, milliseconds, durations)
          WHERE (SELECT count(*) FROM saved) = cardinality($1)
     )
     SELECT id AS payment_id, NULL::bigint AS id, NULL AS queue, NULL AS message_name,
@@ -207,9 +209,8 @@ async def save_and_announce(
 
     Each payment may occur once; give them sorted by id, so that two savers cannot deadlock.
     `announcements` are messages with their traceparent, by payment id. `steps` are what statistics
-    count of the changes. It is one statement, and
-    needs no transaction unless a change frees what was held. Returns the ids that were saved and
-    the messages to publish.
+    count of the changes. It is one statement, and needs no transaction unless a change frees what
+    was held. Returns the ids that were saved and the messages to publish.
     """
     rows = [
         (payment_id, subscription.route(message), message.name, message.encode(), traceparent)
@@ -234,8 +235,7 @@ async def save_and_announce(
             await ledger_store.release_held(connection, change.payment.id, change.frees_held_to)
     if len(saved) < len(changes):
         # Rare: another writer was faster. The statement counts all or nothing.
-        made = [step for step in steps if step is not None and step.payment_id in saved]
-        await statistics_store.count_steps(connection, made, now)
+        await statistics_store.count_saved(connection, steps, saved, now)
     return (
         saved,
         [Outgoing(*tuple(record)[1:]) for record in records if record["id"] is not None],

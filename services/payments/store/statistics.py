@@ -1,16 +1,17 @@
-"""The SQL statements about statistics; `payments.save_and_announce` writes what is counted."""
+"""The SQL statements about statistics; `payments.save_and_announce` writes what is counted.
+
+All adding up is done by PostgreSQL: a minute may hold a hundred thousand durations, and whoever
+went through them in Python would hold up the payments of its process.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-import asyncpg
-
-from services.payments.domain import durations
+from services.payments.domain.durations import THRESHOLDS
 from services.payments.domain.statistics import Step, StepCount
 from shared.database import Connection
 
@@ -20,15 +21,11 @@ FOLDED_MAX: Final = 5_000
 #: How long the counts of single minutes are kept. The totals are kept for ever.
 MINUTES_KEPT: Final = timedelta(days=90)
 
+#: The columns of a sum of steps that tells of the classes of durations too.
+_WITH_CLASSES: Final = 8
+
 #: Minutes deleted at once.
 _DELETED_MAX: Final = 10_000
-
-
-class MinuteCount(NamedTuple):
-    """The steps of one minute, counted."""
-
-    minute: datetime
-    steps: StepCount
 
 
 class GatewayCalls(NamedTuple):
@@ -48,36 +45,35 @@ def step_columns(steps: Sequence[Step | None]) -> list[Sequence[Any]]:
 
     Added up here, because to do it there costs as much as saving a fifth of the payments.
     """
-    durations_of: dict[tuple[str, str, str], list[int]] = {}
-    unmeasured: Counter[tuple[str, str, str]] = Counter()
+    durations_of: defaultdict[tuple[str, str, str], list[int | None]] = defaultdict(list)
     for step in steps:
-        if step is None:
-            continue
-        key = step[1:4]
-        taken = durations_of.setdefault(key, [])
-        if step.milliseconds is None:
-            unmeasured[key] += 1
-        else:
-            taken.append(step.milliseconds)
-    rows = [
-        (*key, len(taken) + unmeasured[key], f"{{{','.join(map(str, taken))}}}")
-        for key, taken in durations_of.items()
-    ]
-    return list(zip(*rows, strict=True)) if rows else [()] * 5
+        if step is not None:
+            durations_of[step[1:4]].append(step.milliseconds)
+    rows = []
+    for key, durations in durations_of.items():
+        taken = [duration for duration in durations if duration is not None]
+        text = f"{{{','.join(map(str, taken))}}}"
+        rows.append((*key, len(durations), len(taken), sum(taken), text))
+    return list(zip(*rows, strict=True)) if rows else [()] * 7
 
 
 _COUNT_STEPS: Final = """
-    INSERT INTO step_count (at, gateway, from_state, to_state, payments, milliseconds)
-    SELECT $1, gateway, from_state, to_state, payments, milliseconds::int[]
-      FROM unnest($2::text[], $3::text[], $4::text[], $5::int[], $6::text[])
-        AS step (gateway, from_state, to_state, payments, milliseconds)
+    INSERT INTO step_count (at, gateway, from_state, to_state, payments, measured, milliseconds,
+                            durations)
+    SELECT $1, gateway, before, after, payments, measured, milliseconds, durations::int[]
+      FROM unnest($2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::bigint[],
+                  $8::text[])
+        AS step (gateway, before, after, payments, measured, milliseconds, durations)
 """
 
 
-async def count_steps(connection: Connection, steps: Sequence[Step], now: datetime) -> None:
-    """Count steps that were saved by a statement that did not count them."""
-    if steps:
-        await connection.execute(_COUNT_STEPS, now, *step_columns(steps))
+async def count_saved(
+    connection: Connection, steps: Sequence[Step | None], saved: Collection[str], now: datetime
+) -> None:
+    """Count the steps of payments that were saved by a statement that counted none."""
+    made = [step for step in steps if step is not None and step.payment_id in saved]
+    if made:
+        await connection.execute(_COUNT_STEPS, now, *step_columns(made))
 
 
 # Only one worker folds; the lock ends with the transaction. The digits only have to be ours.
@@ -85,38 +81,52 @@ _TAKE_TURN: Final = "SELECT pg_try_advisory_xact_lock(7218402358)"
 
 # In the order of their ids, which is nearly that of time. A row whose transaction is still open has
 # a lower id perhaps, and is taken by the next run.
-_TAKE_COUNTS: Final = """
-    DELETE FROM step_count
-     WHERE id = ANY (ARRAY(
-               SELECT id
-                 FROM step_count
-                WHERE at < $1
-                ORDER BY id
-                LIMIT $2))
- RETURNING date_trunc('minute', at) AS minute, gateway, from_state, to_state, payments,
-           milliseconds
-"""
-
-_INSERT_MINUTE: Final = """
-    INSERT INTO step_minute (minute, gateway, from_state, to_state, payments, measured,
-                             milliseconds, classes)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-"""
-
-_ADD_TOTAL: Final = """
-    INSERT INTO step_total AS known
-           (gateway, from_state, to_state, payments, measured, milliseconds)
-    VALUES ($1, $2, $3, $4, $5, $6)
-        ON CONFLICT (gateway, from_state, to_state) DO UPDATE
-       SET payments = known.payments + excluded.payments,
-           measured = known.measured + excluded.measured,
-           milliseconds = known.milliseconds + excluded.milliseconds
-"""
-
-_FORGET_MINUTES: Final = """
-    DELETE FROM step_minute
-     WHERE id = ANY (ARRAY(
-               SELECT id FROM step_minute WHERE minute < $1 ORDER BY minute LIMIT $2))
+_FOLD: Final = """
+    WITH taken AS (
+        DELETE FROM step_count
+         WHERE id = ANY (ARRAY(
+                   SELECT id
+                     FROM step_count
+                    WHERE at < $1
+                    ORDER BY id
+                    LIMIT $2))
+     RETURNING date_trunc('minute', at) AS minute, gateway, from_state, to_state, payments,
+               measured, milliseconds, durations
+    ), summed AS (
+        SELECT minute, gateway, from_state, to_state, sum(payments) AS payments,
+               sum(measured) AS measured, sum(milliseconds) AS milliseconds
+          FROM taken
+         GROUP BY minute, gateway, from_state, to_state
+    ), classed AS (
+        SELECT minute, gateway, from_state, to_state, width_bucket(duration, $3::int[]) AS class,
+               count(*) AS number
+          FROM taken
+         CROSS JOIN unnest(durations) AS duration
+         GROUP BY minute, gateway, from_state, to_state, class
+    ), gathered AS (
+        SELECT minute, gateway, from_state, to_state, array_agg(class) AS classes,
+               array_agg(number) AS class_counts
+          FROM classed
+         GROUP BY minute, gateway, from_state, to_state
+    ), kept AS (
+        INSERT INTO step_minute (minute, gateway, from_state, to_state, payments, measured,
+                                 milliseconds, classes, class_counts)
+        SELECT minute, gateway, from_state, to_state, payments, measured, milliseconds,
+               coalesce(classes, '{}'), coalesce(class_counts, '{}')
+          FROM summed
+          LEFT JOIN gathered USING (minute, gateway, from_state, to_state)
+    ), added AS (
+        INSERT INTO step_total AS known
+               (gateway, from_state, to_state, payments, measured, milliseconds)
+        SELECT gateway, from_state, to_state, sum(payments), sum(measured), sum(milliseconds)
+          FROM summed
+         GROUP BY gateway, from_state, to_state
+            ON CONFLICT (gateway, from_state, to_state) DO UPDATE
+           SET payments = known.payments + excluded.payments,
+               measured = known.measured + excluded.measured,
+               milliseconds = known.milliseconds + excluded.milliseconds
+    )
+    SELECT count(*) FROM taken
 """
 
 
@@ -127,13 +137,15 @@ async def fold(connection: Connection, before: datetime) -> int:
     """
     if not await connection.fetchval(_TAKE_TURN):
         return 0
-    records = await connection.fetch(_TAKE_COUNTS, before, FOLDED_MAX)
-    if not records:
-        return 0
-    minutes = _by_minute(records)
-    await connection.executemany(_INSERT_MINUTE, [(each.minute, *each.steps) for each in minutes])
-    await connection.executemany(_ADD_TOTAL, [each.steps[:6] for each in minutes])
-    return len(records)
+    folded: int = await connection.fetchval(_FOLD, before, FOLDED_MAX, THRESHOLDS)
+    return folded
+
+
+_FORGET_MINUTES: Final = """
+    DELETE FROM step_minute
+     WHERE id = ANY (ARRAY(
+               SELECT id FROM step_minute WHERE minute < $1 ORDER BY minute LIMIT $2))
+"""
 
 
 async def forget_old_minutes(connection: Connection, now: datetime) -> None:
@@ -141,76 +153,93 @@ async def forget_old_minutes(connection: Connection, now: datetime) -> None:
     await connection.execute(_FORGET_MINUTES, now - MINUTES_KEPT, _DELETED_MAX)
 
 
-def _by_minute(records: Sequence[asyncpg.Record]) -> list[MinuteCount]:
-    ordered = sorted(records, key=_key)
-    return [
-        MinuteCount(minute, _count(gateway, before, after, group))
-        for (minute, gateway, before, after), group in groupby(ordered, key=_key)
-    ]
-
-
-def _key(record: asyncpg.Record) -> tuple[datetime, str, str, str]:
-    return record["minute"], record["gateway"], record["from_state"], record["to_state"]
-
-
-def _count(gateway: str, before: str, after: str, records: Iterable[asyncpg.Record]) -> StepCount:
-    payments = 0
-    measured: list[int] = []
-    for record in records:
-        payments += record["payments"]
-        measured += record["milliseconds"]
-    classes = durations.classify(measured)
-    return StepCount(gateway, before, after, payments, len(measured), sum(measured), classes)
-
-
-_MINUTES_SINCE: Final = """
-    SELECT gateway, from_state, to_state, payments, measured, milliseconds, classes
-      FROM step_minute
-     WHERE minute >= $1
-"""
-
-_COUNTS_SINCE: Final = """
-    SELECT gateway, from_state, to_state, payments, milliseconds
-      FROM step_count
-     WHERE ($1::timestamptz IS NULL OR at >= $1)
-"""
-
-
-async def read_since(connection: Connection, since: datetime) -> list[StepCount]:
-    """Return all steps since the beginning of a minute, what is not folded yet included.
-
-    Give a transaction of repeatable reads, or what is folded meanwhile counts twice or not at all.
-    """
-    folded = await connection.fetch(_MINUTES_SINCE, since)
-    return [_folded(record) for record in folded] + await _fresh(connection, since)
-
+# Each of the following is one statement and so sees one moment: what is folded meanwhile is never
+# missed, and never counted twice.
 
 _TOTALS: Final = """
-    SELECT gateway, from_state, to_state, payments, measured, milliseconds
-      FROM step_total
+    SELECT gateway, from_state, to_state, sum(payments)::bigint, sum(measured)::bigint,
+           sum(milliseconds)::bigint
+      FROM (SELECT gateway, from_state, to_state, payments, measured, milliseconds
+              FROM step_total
+             UNION ALL
+            SELECT gateway, from_state, to_state, payments, measured, milliseconds
+              FROM step_count) AS counted
+     GROUP BY gateway, from_state, to_state
 """
 
 
 async def read_totals(connection: Connection) -> list[StepCount]:
-    """Return all steps there ever were, without the classes of their durations.
-
-    Give a transaction of repeatable reads, as for `read_since`.
-    """
-    totals = await connection.fetch(_TOTALS)
-    counts = [_folded((*record, [])) for record in totals]
-    return counts + await _fresh(connection, None)
+    """Return all steps there ever were, without the classes of their durations."""
+    return [_step_count(*record) for record in await connection.fetch(_TOTALS)]
 
 
-async def _fresh(connection: Connection, since: datetime | None) -> list[StepCount]:
-    records = await connection.fetch(_COUNTS_SINCE, since)
-    return [
-        _count(record["gateway"], record["from_state"], record["to_state"], [record])
-        for record in records
-    ]
+_SINCE: Final = """
+    SELECT gateway, from_state, to_state, sum(payments)::bigint, sum(measured)::bigint,
+           sum(milliseconds)::bigint
+      FROM (SELECT gateway, from_state, to_state, payments, measured, milliseconds
+              FROM step_minute
+             WHERE minute >= $1
+             UNION ALL
+            SELECT gateway, from_state, to_state, payments, measured, milliseconds
+              FROM step_count
+             WHERE at >= $1) AS counted
+     GROUP BY gateway, from_state, to_state
+"""
 
 
-def _folded(values: Iterable[Any]) -> StepCount:
-    return StepCount(*values)
+async def read_since(connection: Connection, since: datetime) -> list[StepCount]:
+    """Return all steps since the beginning of a minute, without the classes of their durations."""
+    return [_step_count(*record) for record in await connection.fetch(_SINCE, since)]
+
+
+_SINCE_BY_CLASS: Final = """
+    WITH counted AS (
+        SELECT gateway, from_state, to_state, payments, measured, milliseconds, classes,
+               class_counts, NULL::int[] AS durations
+          FROM step_minute
+         WHERE minute >= $1
+         UNION ALL
+        SELECT gateway, from_state, to_state, payments, measured, milliseconds, NULL, NULL,
+               durations
+          FROM step_count
+         WHERE at >= $1
+    ), classed AS (
+        SELECT gateway, from_state, to_state, class, sum(number) AS number
+          FROM (SELECT gateway, from_state, to_state, folded.class, folded.number
+                  FROM counted
+                 CROSS JOIN unnest(counted.classes, counted.class_counts)
+                    AS folded (class, number)
+                 UNION ALL
+                SELECT gateway, from_state, to_state, width_bucket(duration, $2::int[]), 1
+                  FROM counted
+                 CROSS JOIN unnest(counted.durations) AS duration) AS each
+         GROUP BY gateway, from_state, to_state, class
+    ), gathered AS (
+        SELECT gateway, from_state, to_state, array_agg(class) AS classes,
+               array_agg(number)::int[] AS class_counts
+          FROM classed
+         GROUP BY gateway, from_state, to_state
+    )
+    SELECT gateway, from_state, to_state, sum(payments)::bigint, sum(measured)::bigint,
+           sum(milliseconds)::bigint, gathered.classes, gathered.class_counts
+      FROM counted
+      LEFT JOIN gathered USING (gateway, from_state, to_state)
+     GROUP BY gateway, from_state, to_state, gathered.classes, gathered.class_counts
+"""
+
+
+async def read_since_by_class(connection: Connection, since: datetime) -> list[StepCount]:
+    """Return all steps since the beginning of a minute, with the classes of their durations."""
+    records = await connection.fetch(_SINCE_BY_CLASS, since, THRESHOLDS)
+    return [_step_count(*record) for record in records]
+
+
+def _step_count(*values: Any) -> StepCount:
+    """Read the columns of a sum of steps; the last two, if they are there, are its classes."""
+    *sums, classes, counts = values if len(values) == _WITH_CLASSES else (*values, None, None)
+    gateway, before, after, payments, measured, milliseconds = sums
+    by_class = dict(zip(classes or (), counts or (), strict=True))
+    return StepCount(gateway, before, after, payments, measured, milliseconds, by_class)
 
 
 _CALLS_SINCE: Final = """

@@ -136,9 +136,11 @@ async def test_of_many_workers_one_measures_at_a_time(payments: Payments) -> Non
 
 async def test_rates_and_times_are_told_of_enough_results(payments: Payments) -> None:
     await payments.sql(
-        "INSERT INTO step_count (at, gateway, from_state, to_state, payments, milliseconds)"
-        " VALUES ($1, 'stripe', 'pending', 'succeeded', 17, array_fill(40000, ARRAY[17])),"
-        " ($1, 'stripe', 'pending', 'failed', 2, '{40000, 40000}')",
+        "INSERT INTO step_count (at, gateway, from_state, to_state, payments, measured,"
+        " milliseconds, durations)"
+        " VALUES ($1, 'stripe', 'pending', 'succeeded', 17, 17, 680000,"
+        " array_fill(40000, ARRAY[17])),"
+        " ($1, 'stripe', 'pending', 'failed', 2, 2, 80000, '{40000, 40000}')",
         payments.clock.now,
     )
     await payments.sql(
@@ -149,8 +151,9 @@ async def test_rates_and_times_are_told_of_enough_results(payments: Payments) ->
     assert await history(payments) == [], "19 are too few to judge by"
 
     await payments.sql(
-        "INSERT INTO step_count (at, gateway, from_state, to_state, payments, milliseconds)"
-        " VALUES ($1, 'stripe', 'pending', 'failed', 1, '{40000}')",
+        "INSERT INTO step_count (at, gateway, from_state, to_state, payments, measured,"
+        " milliseconds, durations)"
+        " VALUES ($1, 'stripe', 'pending', 'failed', 1, 1, 40000, '{40000}')",
         payments.clock.now,
     )
     await payments.sql("UPDATE gateway_calls SET calls = 20")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from services.payments.domain import durations
 from services.payments.domain.model import PaymentState
 from services.payments.domain.settlement import Change
 from services.payments.domain.statistics import step
@@ -181,6 +183,34 @@ async def test_what_another_writer_was_faster_with_is_not_counted(payments: Paym
     assert saved == {second["id"]}
     rows = await payments.rows("SELECT to_state, payments FROM step_count")
     assert [tuple(row) for row in rows] == [("cancelled", 1)]
+
+
+async def test_percentiles_are_the_same_before_and_after_the_folding(payments: Payments) -> None:
+    """PostgreSQL puts durations into the classes that the domain puts them into."""
+    taken = [*range(400), *(2**power + offset for power in range(31) for offset in (-1, 0, 1))]
+    await payments.sql(
+        "INSERT INTO step_count (at, gateway, from_state, to_state, payments, measured,"
+        " milliseconds, durations) VALUES ($1, 'stripe', 'pending', 'succeeded', $2, $2, $3, $4)",
+        payments.clock.now,
+        len(taken),
+        sum(taken),
+        taken,
+    )
+    expected = Counter(durations.class_of(milliseconds) for milliseconds in taken)
+
+    async def classes() -> Any:
+        async with payments.core.database.connection() as connection:
+            (count,) = await statistics_store.read_since_by_class(connection, START)
+        return count
+
+    at_once = await classes()
+    payments.clock.advance(120)
+    assert await fold(payments) == 1
+    folded = await classes()
+
+    assert at_once == folded
+    assert folded.classes == expected
+    assert (folded.measured, folded.milliseconds) == (len(taken), sum(taken))
 
 
 async def test_old_minutes_are_forgotten_and_the_total_stays(payments: Payments) -> None:

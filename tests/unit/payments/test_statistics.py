@@ -17,7 +17,7 @@ S = PaymentState
 
 
 def count(before: str, after: str, payments: int = 1, **changes: Any) -> StepCount:
-    values: dict[str, Any] = {"measured": 0, "milliseconds": 0, "classes": []} | changes
+    values: dict[str, Any] = {"measured": 0, "milliseconds": 0, "classes": {}} | changes
     return StepCount("sslcommerz", before, after, payments, **values)
 
 
