@@ -24,13 +24,18 @@ _COUNT_TRANSFERS: Final = "SELECT count(*) FROM ledger_transfer"
 
 _WRONG_SNAPSHOT: Final = """
     WITH side AS (
-        SELECT debit AS account, currency, amount AS debits, 0 AS credits
+        SELECT debit AS account, currency, amount - fee AS debits, 0 AS credits
           FROM ledger_transfer
          WHERE at < (SELECT until FROM ledger_snapshot)
          UNION ALL
         SELECT credit, currency, 0, amount
           FROM ledger_transfer
          WHERE at < (SELECT until FROM ledger_snapshot)
+         UNION ALL
+        SELECT 'fees', currency, fee, 0
+          FROM ledger_transfer
+         WHERE at < (SELECT until FROM ledger_snapshot)
+           AND fee > 0
     ), summed AS (
         SELECT account, currency, sum(debits) AS debits, sum(credits) AS credits
           FROM side

@@ -1,7 +1,8 @@
 """Which movements of money follow from what happens to a payment.
 
 A movement is one amount of one currency from the account that is credited to the one that is
-debited, so that both sides are equal whatever is booked. Accounts are names:
+debited, so that both sides are equal whatever is booked. What a gateway keeps of a charge is a part
+of the same movement, and debited to `fees`. Accounts are names:
 
 - `gateway:<name>`: what the gateway holds for us (an asset; debits make it more),
 - `revenue`: what customers paid for what they were given (credits make it more),
@@ -67,6 +68,8 @@ class Transfer(NamedTuple):
     amount: Money
     #: The attempt whose money it is, where that is known.
     reference: str | None = None
+    #: What of the amount is debited to `fees` instead, in minor units.
+    fee: int = 0
 
 
 def gateway_account(gateway: str) -> str:
@@ -74,9 +77,7 @@ def gateway_account(gateway: str) -> str:
     return f"gateway:{gateway}"
 
 
-def captured(
-    gateway: str, paid: Paid, *, is_held: bool, is_further: bool = False
-) -> tuple[Transfer, ...]:
+def captured(gateway: str, paid: Paid, *, is_held: bool, is_further: bool = False) -> Transfer:
     """Book the charge of a payment, in the amount that was taken, and what the gateway kept.
 
     Args:
@@ -85,16 +86,16 @@ def captured(
         is_held: Whether nothing is given for it yet.
         is_further: Whether it takes the place of an earlier charge.
     """
-    account = gateway_account(gateway)
-    # Nearly every payment has one charge, and the primary key is shorter without its name.
-    occasion = paid.gateway_payment_id if is_further else ""
-    credit = HELD if is_held else REVENUE
-    capture = Transfer(
-        TransferKind.CAPTURE, occasion, account, credit, paid.amount, reference=paid.reference
+    return Transfer(
+        TransferKind.CAPTURE,
+        # Nearly every payment has one charge, and the primary key is shorter without its name.
+        paid.gateway_payment_id if is_further else "",
+        gateway_account(gateway),
+        HELD if is_held else REVENUE,
+        paid.amount,
+        paid.reference,
+        0 if paid.fee is None else paid.fee.minor_units,
     )
-    if paid.fee is None or paid.fee.minor_units == 0:
-        return (capture,)
-    return capture, Transfer(TransferKind.FEE, occasion, FEES, account, paid.fee)
 
 
 def surplus(gateway: str, paid: Paid, *, is_other: bool) -> Transfer:

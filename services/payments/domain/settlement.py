@@ -189,8 +189,9 @@ def _movements(
     known = payment.gateway_payment_id
     transfers: tuple[Transfer, ...] = ()
     if known != verdict.gateway_payment_id:
-        transfers = captured(
-            payment.gateway, verdict, is_held=not is_success, is_further=known is not None
+        is_further = known is not None
+        transfers = (
+            captured(payment.gateway, verdict, is_held=not is_success, is_further=is_further),
         )
     if verdict.is_repeated:
         transfers += (surplus(payment.gateway, verdict, is_other=False),)

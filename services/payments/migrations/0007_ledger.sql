@@ -1,6 +1,9 @@
 -- Double entry: a row is one amount that goes from the account that is credited to the one that is
 -- debited, so that both sides are equal whatever is written. Append only. The primary key takes each
 -- occasion once, and is the one B-tree that the confirmation of a payment has to write.
+--
+-- Of a charge the gateway keeps a fee, if it tells one: then `fee` of the amount is debited to the
+-- account 'fees', and the rest to `debit`. A row of its own for each would cost every confirmation.
 CREATE TABLE ledger_transfer (
     payment_id text        COLLATE "C" NOT NULL,
     kind       text        COLLATE "C" NOT NULL CHECK (kind IN (
@@ -11,6 +14,7 @@ CREATE TABLE ledger_transfer (
     debit      text        COLLATE "C" NOT NULL,
     credit     text        COLLATE "C" NOT NULL,
     amount     bigint      NOT NULL CHECK (amount > 0),
+    fee        bigint      NOT NULL DEFAULT 0 CHECK (fee BETWEEN 0 AND amount),
     currency   text        COLLATE "C" NOT NULL,
     -- The attempt whose money it is, where that is known.
     reference  text        COLLATE "C",

@@ -90,6 +90,10 @@ class TransferAnswer(TypedDict):
     debit: str
     credit: str
     amount: Annotated[int, Field(description="Minor units")]
+    fee: Annotated[
+        int,
+        Field(description="What of the amount the gateway kept: debited to `fees`, not to `debit`"),
+    ]
     currency: str
     gatewayReference: Annotated[str | None, Field(description="The try whose money it is")]
     at: Annotated[TimeText, Field(description="When it was booked")]
@@ -154,6 +158,7 @@ def _render(transfer: StoredTransfer) -> TransferAnswer:
         "debit": transfer.debit,
         "credit": transfer.credit,
         "amount": transfer.amount.minor_units,
+        "fee": transfer.fee,
         "currency": transfer.amount.currency,
         "gatewayReference": transfer.reference,
         "at": time_text(transfer.at),

@@ -39,6 +39,8 @@ class StoredTransfer:
     credit: str
     amount: Money
     reference: str | None
+    #: What of the amount is debited to `fees` instead, in minor units.
+    fee: int
     at: datetime
 
     @property
@@ -59,11 +61,11 @@ class Balance:
 
 _INSERT_TRANSFERS: Final = """
     INSERT INTO ledger_transfer (payment_id, kind, occasion, debit, credit, amount, currency,
-                                 reference)
-    SELECT $1, kind, occasion, debit, credit, amount, currency, reference
+                                 reference, fee)
+    SELECT $1, kind, occasion, debit, credit, amount, currency, reference, fee
       FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
-                  $8::text[])
-        AS transfer (kind, occasion, debit, credit, amount, currency, reference)
+                  $8::text[], $9::bigint[])
+        AS transfer (kind, occasion, debit, credit, amount, currency, reference, fee)
 """
 
 
@@ -84,6 +86,7 @@ async def insert_transfers(
                     transfer.amount.minor_units,
                     transfer.amount.currency,
                     transfer.reference,
+                    transfer.fee,
                 )
                 for transfer in transfers
             ),
@@ -114,7 +117,7 @@ async def release_held(connection: Connection, payment_id: str, to_account: str)
 # One statement, so that the snapshot and what is younger are of one moment.
 _LIST_BALANCES: Final = """
     WITH recent AS (
-        SELECT debit, credit, currency, sum(amount) AS amount
+        SELECT debit, credit, currency, sum(amount) AS amount, sum(fee) AS fee
           FROM ledger_transfer
          WHERE at >= coalesce((SELECT until FROM ledger_snapshot), '-infinity')
          GROUP BY debit, credit, currency
@@ -122,11 +125,15 @@ _LIST_BALANCES: Final = """
         SELECT account, currency, debits, credits
           FROM ledger_balance
          UNION ALL
-        SELECT debit, currency, amount, 0
+        SELECT debit, currency, amount - fee, 0
           FROM recent
          UNION ALL
         SELECT credit, currency, 0, amount
           FROM recent
+         UNION ALL
+        SELECT 'fees', currency, fee, 0
+          FROM recent
+         WHERE fee > 0
     )
     SELECT account, currency, sum(debits)::bigint AS debits, sum(credits)::bigint AS credits
       FROM side
@@ -155,17 +162,26 @@ _LOCK_SNAPSHOT: Final = """
 """
 
 _ADD_TO_SNAPSHOT: Final = """
+    WITH step AS (
+        SELECT debit, credit, currency, sum(amount) AS amount, sum(fee) AS fee
+          FROM ledger_transfer
+         WHERE at >= $1
+           AND at < $2
+         GROUP BY debit, credit, currency
+    ), side AS (
+        SELECT debit AS account, currency, amount - fee AS debits, 0 AS credits
+          FROM step
+         UNION ALL
+        SELECT credit, currency, 0, amount
+          FROM step
+         UNION ALL
+        SELECT 'fees', currency, fee, 0
+          FROM step
+         WHERE fee > 0
+    )
     INSERT INTO ledger_balance AS known (account, currency, debits, credits)
     SELECT account, currency, sum(debits), sum(credits)
-      FROM (SELECT debit AS account, currency, amount AS debits, 0 AS credits
-              FROM ledger_transfer
-             WHERE at >= $1
-               AND at < $2
-             UNION ALL
-            SELECT credit, currency, 0, amount
-              FROM ledger_transfer
-             WHERE at >= $1
-               AND at < $2) AS side
+      FROM side
      GROUP BY account, currency
         ON CONFLICT (account, currency) DO UPDATE
        SET debits = known.debits + excluded.debits,
@@ -208,7 +224,7 @@ async def summarize_times(connection: Connection) -> None:
 
 
 _LIST_OF_PAYMENT: Final = """
-    SELECT payment_id, kind, occasion, debit, credit, amount, currency, reference, at
+    SELECT payment_id, kind, occasion, debit, credit, amount, currency, reference, fee, at
       FROM ledger_transfer
      WHERE payment_id = $1
        AND (payment_id, kind, occasion) < ($2, $3, $4)
@@ -217,17 +233,17 @@ _LIST_OF_PAYMENT: Final = """
 """
 
 _LIST_TRANSFERS: Final = """
-    SELECT payment_id, kind, occasion, debit, credit, amount, currency, reference, at
+    SELECT payment_id, kind, occasion, debit, credit, amount, currency, reference, fee, at
       FROM ledger_transfer
      WHERE (payment_id, kind, occasion) < ($1, $2, $3)
-       AND ($4::text IS NULL OR debit = $4 OR credit = $4)
+       AND ($4::text IS NULL OR debit = $4 OR credit = $4 OR ($4 = 'fees' AND fee > 0))
      ORDER BY payment_id DESC, kind DESC, occasion DESC
      LIMIT $5
 """
 
 # Of accounts that few transfers move: without a walk through those that are not rare.
 _LIST_UNCOMMON: Final = """
-    SELECT payment_id, kind, occasion, debit, credit, amount, currency, reference, at
+    SELECT payment_id, kind, occasion, debit, credit, amount, currency, reference, fee, at
       FROM ledger_transfer
      WHERE (payment_id, kind, occasion) < ($1, $2, $3)
        AND (kind NOT IN ('capture', 'fee') OR credit = 'held')
@@ -271,6 +287,7 @@ async def list_transfers(
             credit=record["credit"],
             amount=Money(record["amount"], record["currency"]),
             reference=record["reference"],
+            fee=record["fee"],
             at=record["at"],
         )
         for record in records

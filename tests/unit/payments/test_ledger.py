@@ -34,7 +34,8 @@ def balances(transfers: Sequence[Transfer]) -> dict[str, int]:
     """Return debits less credits of each account that is not even."""
     sums: Counter[str] = Counter()
     for transfer in transfers:
-        sums[transfer.debit] += transfer.amount.minor_units
+        sums[transfer.debit] += transfer.amount.minor_units - transfer.fee
+        sums["fees"] += transfer.fee
         sums[transfer.credit] -= transfer.amount.minor_units
     return {account: total for account, total in sums.items() if total}
 
@@ -59,12 +60,15 @@ def test_a_charge_that_is_confirmed_by_its_own_call_is_booked_all_the_same() -> 
 def test_what_the_gateway_keeps_is_booked_where_it_tells_it() -> None:
     change = settled(S.PENDING, paid(fee=Money(2_875, "BDT")))
 
-    assert [transfer.kind for transfer in change.transfers] == ["capture", "fee"]
+    assert [(each.kind, each.fee) for each in change.transfers] == [("capture", 2_875)]
     assert balances(change.transfers) == {GATEWAY: 112_125, "revenue": -115_000, "fees": 2_875}
 
 
-def test_no_fee_is_no_movement() -> None:
-    assert len(settled(S.PENDING, paid(fee=Money(0, "BDT"))).transfers) == 1
+@pytest.mark.parametrize("fee", [None, Money(0, "BDT")])
+def test_no_fee_is_no_movement(fee: Money | None) -> None:
+    change = settled(S.PENDING, paid(fee=fee))
+
+    assert balances(change.transfers) == {GATEWAY: 115_000, "revenue": -115_000}
 
 
 @pytest.mark.parametrize(
@@ -180,14 +184,14 @@ def test_accounts_tell_where_the_money_of_a_payment_is(
 ) -> None:
     captured = ledger.captured("sslcommerz", paid(), is_held=False)
 
-    assert balances([*captured, *transfers]) == expected
+    assert balances([captured, *transfers]) == expected
 
 
 def test_held_money_that_is_given_back_leaves_nothing() -> None:
     captured = ledger.captured("sslcommerz", paid(), is_held=True)
     refunded = ledger.refunded("sslcommerz", "ref_1", PRICE, was_held=True)
 
-    assert balances([*captured, refunded]) == {}
+    assert balances([captured, refunded]) == {}
 
 
 def test_no_two_movements_of_a_payment_are_of_one_kind_and_occasion() -> None:
