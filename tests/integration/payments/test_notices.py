@@ -180,7 +180,7 @@ async def test_a_confirmation_that_comes_while_waiting_ends_the_wait(payments: P
     assert await payments.look() == 0
 
 
-@pytest.mark.parametrize("claim", get_args(Claim))
+@pytest.mark.parametrize("claim", sorted({*get_args(Claim)} - {"dispute"}))
 async def test_money_that_comes_after_the_end_still_counts(
     payments: Payments, claim: Claim
 ) -> None:
