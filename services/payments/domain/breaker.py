@@ -55,6 +55,8 @@ class BreakerPolicy:
     probes: int = 5
     #: Probes that were handed out and not heard of are replaced then. Longer than a call takes.
     probes_lost_after: timedelta = timedelta(seconds=20)
+    #: A worker that has had no use for its probes for so long gives them back, for others.
+    probes_unused_after: timedelta = timedelta(seconds=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,11 @@ def hand_out_probes(
     if handed == 0:
         return breaker, 0
     return replace(breaker, probes_handed_out=breaker.probes_handed_out + handed), handed
+
+
+def take_back_probes(breaker: Breaker, probes: int) -> Breaker:
+    """Return the breaker after a worker gave back probes of this round: it has nothing to call."""
+    return replace(breaker, probes_handed_out=max(0, breaker.probes_handed_out - probes))
 
 
 def probed(breaker: Breaker, results: CallCounts) -> Breaker:

@@ -176,6 +176,15 @@ class Flow:
                 found[gateway] = min(most, self._probes_left[gateway]) if is_probing else most
         return found
 
+    def probes_left(self, gateway: str) -> int:
+        """Return how many probes of a gateway this process may still make."""
+        return self._probes_left.get(gateway, 0)
+
+    def give_back_probes(self, gateway: str) -> int:
+        """Give up the probes of a gateway that were not made, and return how many they were."""
+        unmade, self._probes_left[gateway] = self.probes_left(gateway), 0
+        return unmade
+
     def demand(self, gateway: str) -> tuple[int, int]:
         """Return the calls of a gateway that are in flight, and those that wait."""
         return self._in_flight_of.get(gateway, 0), self._waiting_of.get(gateway, 0)
@@ -248,7 +257,7 @@ class Flow:
         return end is None or asyncio.get_running_loop().time() < end
 
     def _has_probe(self, gateway: str) -> bool:
-        return self._probes_left.get(gateway, 0) > 0 and self._has_own_shares()
+        return self.probes_left(gateway) > 0 and self._has_own_shares()
 
     def _take_turn(self, gateway: str, purpose: Purpose) -> None:
         self._charges += purpose is Purpose.CHARGE

@@ -54,7 +54,9 @@ _FAILED: Final = frozenset({PaymentState.FAILED, PaymentState.CANCELLED})
 #: What happened when the answer to the call that asks for the money was lost.
 _LOST: Final = frozenset({"charge_unknown", "checkout_unknown"})
 
-_NEVER_ANSWERED: Final = frozenset({PaymentState.CREATED, PaymentState.UNKNOWN})
+_NEVER_ANSWERED: Final = frozenset(
+    {PaymentState.CREATED, PaymentState.UNKNOWN, PaymentState.PENDING}
+)
 
 
 def policy_of(settings: PaymentsSettings) -> RetryPolicy:

@@ -22,7 +22,9 @@ from services.payments.domain.breaker import (
     hand_out_probes,
     held,
     probed,
+    take_back_probes,
 )
+from services.payments.flow.admission import Flow
 from services.payments.flow.configured import breaker_policy_of
 from services.payments.flow.controls import BreakerView
 from services.payments.runtime import Runtime
@@ -56,9 +58,10 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class _Probes:
-    """The probes that this process got in a round."""
+    """The probes that this process got last."""
 
     round: int
+    got_at: datetime
     view: BreakerView
 
 
@@ -67,13 +70,17 @@ class Breakers:
 
     Args:
         policy: How sensitive they are.
+        flow: What makes the calls, and probes among them.
         makes_probes: Whether this process takes up payments that wait, and so can make probes.
     """
 
-    def __init__(self, policy: BreakerPolicy, *, makes_probes: bool) -> None:
+    def __init__(self, policy: BreakerPolicy, flow: Flow, *, makes_probes: bool) -> None:
         self._policy = policy
+        self._flow = flow
         self._makes_probes = makes_probes
         self._probes: dict[str, _Probes] = {}
+        #: Rounds in which this process had no use for probes, by gateway.
+        self._useless_rounds: dict[str, int] = {}
         self._last_views: Mapping[str, BreakerView] = {}
 
     async def agree(
@@ -110,8 +117,11 @@ class Breakers:
     ) -> tuple[Breaker, int]:
         """Return a breaker as all processes see it, and the probes that this one got."""
         gateway, begin = stored.breaker.gateway, now - self._policy.window
+        unused = self._give_back(stored.breaker, now)
         for _ in range(_ROUNDS_MAX):
             breaker, handed = self._decide(stored, told, workers, now)
+            if unused and self._useless_rounds[gateway] == breaker.probe_round:
+                breaker = take_back_probes(breaker, unused)
             if breaker == stored.breaker or await self._save(connection, stored, breaker, now):
                 return breaker, handed
             stored = (await flow_store.list_breakers(connection, [gateway], begin))[gateway]
@@ -124,10 +134,26 @@ class Breakers:
         if told.hold_seconds:
             breaker = held(breaker, told.hold_seconds, now)
         breaker = advanced(breaker, stored.seen, self._policy, now)
-        last = self._probes.get(breaker.gateway)
-        if not self._makes_probes or (last is not None and last.round == breaker.probe_round):
+        has_some = self._has_some(breaker) and self._flow.probes_left(breaker.gateway) > 0
+        is_useless = self._useless_rounds.get(breaker.gateway) == breaker.probe_round
+        if not self._makes_probes or has_some or is_useless:
             return breaker, 0
         return hand_out_probes(breaker, self._policy, workers=workers, now=now)
+
+    def _has_some(self, breaker: Breaker) -> bool:
+        got = self._probes.get(breaker.gateway)
+        return got is not None and got.round == breaker.probe_round
+
+    def _give_back(self, breaker: Breaker, now: datetime) -> int:
+        """Return the probes of this round that this process has had no use for, now given up."""
+        got = self._probes.get(breaker.gateway)
+        is_long_ago = got is not None and now >= got.got_at + self._policy.probes_unused_after
+        if not is_long_ago or not self._has_some(breaker):
+            return 0
+        unused = self._flow.give_back_probes(breaker.gateway)
+        if unused:
+            self._useless_rounds[breaker.gateway] = breaker.probe_round
+        return unused
 
     async def _save(
         self, connection: Connection, stored: SeenBreaker, wanted: Breaker, now: datetime
@@ -141,7 +167,7 @@ class Breakers:
         """Return what this process may do; the same object as long as it got no new probes."""
         if handed:
             view = BreakerView(BreakerState.HALF_OPEN, probes=handed, reason=breaker.reason)
-            self._probes[breaker.gateway] = _Probes(breaker.probe_round, view)
+            self._probes[breaker.gateway] = _Probes(breaker.probe_round, now, view)
         is_held = breaker.held_until is not None and breaker.held_until > now
         if is_held and breaker.state is not BreakerState.OPEN:
             return BreakerView(BreakerState.OPEN, breaker.held_until, reason=RATE_LIMITED)
@@ -155,7 +181,7 @@ class Breakers:
         has_kept_them = bool(handed) or (
             got is not None and self._last_views.get(breaker.gateway) is got.view
         )
-        if got is not None and got.round == breaker.probe_round and has_kept_them:
+        if got is not None and self._has_some(breaker) and has_kept_them:
             return got.view
         return BreakerView(BreakerState.HALF_OPEN, reason=breaker.reason)
 

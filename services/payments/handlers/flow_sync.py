@@ -97,7 +97,7 @@ class FlowSync:
         self._runtime = runtime
         self._kind = kind
         self._breakers = Breakers(
-            breaker_policy_of(runtime.settings), makes_probes=kind == "worker"
+            breaker_policy_of(runtime.settings), runtime.flow, makes_probes=kind == "worker"
         )
         self._valid_seconds = share_valid_seconds
         self._lease_seconds = (

@@ -89,3 +89,5 @@ CREATE TABLE gateway_share (
     CONSTRAINT held_covers_the_share CHECK (
         calls_held >= coalesce(calls, 0) AND rate_held >= coalesce(rate, 0))
 ) WITH (fillfactor = 50);
+
+CREATE INDEX gateway_share_of_process ON gateway_share (process);

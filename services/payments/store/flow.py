@@ -259,9 +259,14 @@ async def count_workers(connection: Connection) -> int:
 
 _FORGET_CALLS: Final = "DELETE FROM gateway_calls WHERE second < $1"
 
-# Long after its lease, so that an operator can see that a process is gone.
+# Long after their leases: what was stopped for a while and continues finds its rows.
 _FORGET_PROCESSES: Final = """
-    DELETE FROM flow_process WHERE leased_until < clock_timestamp() - make_interval(secs => $1)
+    WITH gone AS (
+        DELETE FROM flow_process
+         WHERE leased_until < clock_timestamp() - make_interval(secs => $1)
+     RETURNING id
+    )
+    DELETE FROM gateway_share USING gone WHERE process = gone.id
 """
 
 

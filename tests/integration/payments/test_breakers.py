@@ -170,6 +170,41 @@ async def _hang(process: Process) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def test_a_worker_without_use_for_its_probes_leaves_them_to_others(fleet: Fleet) -> None:
+    idle, busy = await fleet.start(), await fleet.start()
+    await opened(idle)
+    fleet.clock.advance(60)
+    await idle.hears()
+    await busy.hears()
+    await busy.call(WORKS, 3)
+    made = idle.calls + busy.calls
+    assert await busy.hears() is BreakerState.HALF_OPEN
+
+    fleet.clock.advance(4)
+    await idle.hears()
+    assert isinstance((await idle.call(WORKS))[0], Deferred)
+    await busy.hears()
+    await busy.call(WORKS, 9)
+
+    assert idle.calls + busy.calls - made == 3
+    assert await busy.hears() is BreakerState.CLOSED
+
+
+async def test_what_is_old_is_forgotten(fleet: Fleet) -> None:
+    one, gone = await fleet.start(), await fleet.start()
+    await gone.call(WORKS)
+    await gone.hears()
+    async with one.runtime.core.database.connection() as connection:
+        aged = "UPDATE flow_process SET leased_until = now() - interval '2 h' WHERE id = $1"
+        await connection.execute(aged, gone.step.process)
+        await flow_store.forget_old(connection, fleet.clock())
+        assert await connection.fetchval("SELECT count(*) FROM gateway_calls") == 1
+        await flow_store.forget_old(connection, fleet.clock.advance(1))
+
+        assert await connection.fetchval("SELECT count(*) FROM gateway_calls") == 0
+        assert await connection.fetchval("SELECT id FROM flow_process") == one.step.process
+
+
 async def test_probes_that_succeed_close_it_for_all(fleet: Fleet) -> None:
     one, other = await fleet.start(), await fleet.start()
     await opened(one)
