@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import structlog
+from opentelemetry.trace import SpanKind
 
 from services.enrollment import metrics
 from services.enrollment.domain.model import Enrollment, EnrollmentState
@@ -60,7 +61,7 @@ async def hear_of_refunds(
                 message.product_id,
                 message.refunded_at,
             )
-            await _hear(runtime, news)
+            await _hear(runtime, news, delivery.traceparent)
         delivery.done()
 
 
@@ -76,7 +77,7 @@ async def hear_of_returns(runtime: Runtime, deliveries: Sequence[Delivery[Refund
             message.product_id,
             message.returned_at,
         )
-        await _hear(runtime, news)
+        await _hear(runtime, news, delivery.traceparent)
         delivery.done()
 
 
@@ -95,7 +96,7 @@ async def hear_of_disputes(
             message.product_id,
             message.noticed_at,
         )
-        await _hear(runtime, news)
+        await _hear(runtime, news, delivery.traceparent)
         delivery.done()
 
 
@@ -135,33 +136,43 @@ async def revoke_due(runtime: Runtime) -> int:
     return len(due)
 
 
-async def _hear(runtime: Runtime, news: News) -> None:
+async def _hear(runtime: Runtime, news: News, traceparent: str | None) -> None:
     """Store news and do what they lead to at once; the same or older news change nothing."""
+    with runtime.core.tracing.span(
+        "enrollment.revocation",
+        traceparent=traceparent,
+        kind=SpanKind.CONSUMER,
+        attributes={"payment": news.payment_id},
+    ):
+        async with runtime.core.database.transaction() as connection:
+            await _take_in(runtime, connection, news)
+
+
+async def _take_in(runtime: Runtime, connection: Connection, news: News) -> None:
     now = runtime.core.clock()
-    async with runtime.core.database.transaction() as connection:
-        enrollment = await enrollment_store.lock_enrollment(
-            connection, news.customer_id, news.product_id
-        )
-        known = None
-        step = step_of_news(news, None, runtime.policy, now=now)
-        if not await revocation_store.insert_reversal(connection, news, step, now):
-            known = await revocation_store.lock_reversal(connection, news.payment_id, news.occasion)
-            assert known is not None, "it kept us from inserting"
-            if are_late(news, known.news):
-                return
-            step = step_of_news(news, known, runtime.policy, now=now)
-            await revocation_store.save_news(connection, news, now)
-            await revocation_store.save_step(connection, news, step)
-        metrics.REVOCATIONS.labels(step.revocation).inc()
-        if step.due_at is not None and step.due_at <= now:
-            reversal = Reversal(news, step.revocation, step.due_at, now)
-            await _come_to_its_time(runtime, connection, reversal, enrollment)
-        elif step.due_at is not None:
-            await _note(connection, enrollment, news, "revocation_planned")
-        elif not news.cause.takes_money_away:
-            if known is not None and known.due_at is not None:
-                await _note(connection, enrollment, news, "revocation_cancelled")
-            await _restore(connection, enrollment, news)
+    enrollment = await enrollment_store.lock_enrollment(
+        connection, news.customer_id, news.product_id
+    )
+    known = None
+    step = step_of_news(news, None, runtime.policy, now=now)
+    if not await revocation_store.insert_reversal(connection, news, step, now):
+        known = await revocation_store.lock_reversal(connection, news.payment_id, news.occasion)
+        assert known is not None, "it kept us from inserting"
+        if are_late(news, known.news):
+            return
+        step = step_of_news(news, known, runtime.policy, now=now)
+        await revocation_store.save_news(connection, news, now)
+        await revocation_store.save_step(connection, news, step)
+    metrics.REVOCATIONS.labels(step.revocation).inc()
+    if step.due_at is not None and step.due_at <= now:
+        reversal = Reversal(news, step.revocation, step.due_at, now)
+        await _come_to_its_time(runtime, connection, reversal, enrollment)
+    elif step.due_at is not None:
+        await _note(connection, enrollment, news, "revocation_planned")
+    elif not news.cause.takes_money_away:
+        if known is not None and known.due_at is not None:
+            await _note(connection, enrollment, news, "revocation_cancelled")
+        await _restore(connection, enrollment, news)
 
 
 async def _come_to_its_time(
