@@ -24,8 +24,10 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
-    cursor: ShortText | None = None
-    limit: Annotated[int, Field(ge=1, le=SIZE_MAX)] = SIZE_DEFAULT
+    cursor: Annotated[
+        ShortText | None, Field(description="The `nextCursor` of the page before")
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=SIZE_MAX, description="Of items on a page")] = SIZE_DEFAULT
 
     def require_cursor_of(self, prefix: str) -> None:
         """Check that the cursor, if any, is an id with this prefix.

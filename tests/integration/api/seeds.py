@@ -11,13 +11,14 @@ from shared.clock import system_clock
 from shared.identifiers import new_id
 from tests.support.http_api import Api
 
-#: By the name of a parameter, as Schemathesis calls it, what may stand there.
-Known: TypeAlias = Mapping[str, Sequence[str]]
+#: What may stand where: by the name of a parameter, as Schemathesis calls it, or by the name of an
+#: operation and of a parameter of that operation alone.
+Known: TypeAlias = Mapping[str | tuple[str, str], Sequence[str]]
 
 #: Of what actions use up there must be enough.
 MANY: Final = 20
 
-CARD_PAYMENT: Final = {
+CARD_PAYMENT: Final[Mapping[str, Any]] = {
     "gateway": "stripe",
     "method": {"type": "card", "paymentMethod": "pm_card_visa"},
     "amount": 50_000,
@@ -63,6 +64,10 @@ _FORGET_REFUND: Final = """
     UPDATE refund SET state = 'unknown', sends = 1, sent_at = $2 WHERE id = $1
 """
 
+_PARK_RETRIES: Final = """
+    UPDATE retry SET state = 'parked' WHERE payment_id = ANY($1)
+"""
+
 _INSERT_DISPUTE: Final = """
     INSERT INTO dispute (
                id, payment_id, gateway, handle, amount, currency, state, reason, next_look_at,
@@ -78,16 +83,24 @@ async def plant(api: Api, database_url: str) -> Known:
         return (await api.call(method, path, dict(body))).data
 
     paid = [await made("/api/payments", CARD_PAYMENT) for _ in range(3)]
-    declined = await made("/api/payments", DECLINED_PAYMENT)
-    waiting = [await made("/api/payments", CHECKOUT) for _ in range(3)]
-    assert [each["state"] for each in (paid[0], declined, waiting[0])] == [
+    declined = [await made("/api/payments", DECLINED_PAYMENT) for _ in range(3)]
+    retried = [await made("/api/payments/process", DECLINED_PAYMENT) for _ in range(MANY)]
+    waiting = [await made("/api/payments", CHECKOUT) for _ in range(2 * MANY)]
+    held = waiting[:MANY]
+    for each in held:
+        await made(f"/api/payments/{each['id']}/hold", {"reason": "to be looked at"})
+    examples = (paid[0], declined[0], retried[0], waiting[0])
+    assert [each["state"] for each in examples] == [
         "succeeded",
         "failed",
+        "retry_scheduled",
         "pending",
     ]
     part = {"amount": 100, "reason": "as agreed"}
     refund = await made(f"/api/payments/{paid[0]['id']}/refunds", part)
-    await made("/api/operations/profiles/sale", PROFILE, "PUT")
+    profiles = [f"sale-{number}" for number in range(MANY)]
+    for name in ("rush", *profiles):
+        await made(f"/api/operations/profiles/{name}", PROFILE, "PUT")
     check = await made(
         "/api/operations/settlement-checks",
         {"gateway": "stripe", "day": "2026-01-31", "reason": "monthly"},
@@ -101,6 +114,8 @@ async def plant(api: Api, database_url: str) -> Known:
         for refund_id in refund_ids:
             await connection.execute(_INSERT_REFUND, refund_id, paid[2]["id"], now)
             await connection.execute(_FORGET_REFUND, refund_id, now)
+        parked_retries = [each["id"] for each in retried[: MANY // 2]]
+        await connection.execute(_PARK_RETRIES, parked_retries)
         await connection.execute(_INSERT_DISPUTE, dispute_id, paid[1]["id"], now)
     finally:
         await connection.close()
@@ -108,12 +123,22 @@ async def plant(api: Api, database_url: str) -> Known:
     message = f"/api/payments/parked-messages/msg_{parked[0]['id']}"
     await made(message, {}, "GET")
     await made(f"{message}/resume", {"reason": "the service is back"})
+    scheduled_retries = [each["id"] for each in retried[MANY // 2 :]]
     return {
-        "path.paymentId": [each["id"] for each in (*paid, declined, *waiting)],
+        "path.paymentId": [each["id"] for each in (*paid, *declined, *waiting[MANY - 3 :])],
+        ("holds.release", "path.paymentId"): [each["id"] for each in held],
+        ("holds.hold", "path.paymentId"): [each["id"] for each in waiting[MANY:]],
+        ("refunds.create", "path.paymentId"): [each["id"] for each in paid],
+        "path.transactionId": scheduled_retries,
+        ("retries.ask", "path.transactionId"): [each["id"] for each in declined],
+        ("retries.resume", "path.transactionId"): parked_retries,
+        "path.userId": [CARD_PAYMENT["customer"]["id"]],
         "path.refundId": [refund["id"], *refund_ids],
+        ("refunds.decide", "path.refundId"): refund_ids,
         "path.disputeId": [dispute_id],
         "path.checkId": [check["id"]],
-        "path.name": ["sale", "normal"],
+        "path.name": ["rush", "normal"],
+        ("profiles.delete", "path.name"): profiles,
         "path.gateway": ["stripe", "sslcommerz"],
         "path.deadLetterId": [f"dlt_{row['id']}" for row in letters],
         "path.messageId": [f"msg_{row['id']}" for row in parked[1:]],
