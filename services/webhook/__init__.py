@@ -1,5 +1,5 @@
 """Webhook: receives what gateways send, stores it, acknowledges it, announces it.
 
-Owns inbound events and the addresses customers return to. Sends `NoticeReceived`; receives
-`CheckoutOpened`.
+Owns inbound events and the addresses customers return to. Sends `NoticeReceived` and
+`DisputeNoticed`; receives `CheckoutOpened`.
 """
