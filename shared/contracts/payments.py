@@ -134,7 +134,10 @@ class RetryScheduled(RetryMessage):
 
 
 class RetrySucceeded(RetryMessage):
-    """Fact: a payment that had failed was paid by a retry. `PaymentSucceeded` is sent beside it."""
+    """Fact: a payment that had failed was paid by a retry.
+
+    `PaymentSucceeded` is sent beside it, or later when the money is held for a person to look at.
+    """
 
     name: ClassVar = "payments.retry_succeeded.v1"
 

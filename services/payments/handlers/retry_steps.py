@@ -33,9 +33,15 @@ from shared.errors import ConflictError, SpendingLimitError
 from shared.identifiers import new_id
 from shared.messaging.envelope import Outgoing
 
-#: States from which a try may be begun.
+#: States from which a try may be begun. Pending is also what a look makes of a payment whose last
+#: try the gateway does not know.
 STARTABLE: Final = frozenset(
-    {PaymentState.RETRY_SCHEDULED, PaymentState.UNKNOWN, PaymentState.CREATED}
+    {
+        PaymentState.RETRY_SCHEDULED,
+        PaymentState.UNKNOWN,
+        PaymentState.CREATED,
+        PaymentState.PENDING,
+    }
 )
 
 #: A lease must hold so many times as long as a try may take to be sent, or it is not begun.
@@ -148,6 +154,9 @@ async def _lock(
     now = runtime.core.clock()
     if payment.state not in STARTABLE:
         raise NotBegunError("the payment is in other hands", until=now)
+    standing = (await retry_store.find_standings(connection, [payment.reference]))[payment.id]
+    if standing.state != position.standing.state:
+        raise NotBegunError("more is known of the last try", until=now)
     if remaining < LEASE_FACTOR * send_within_seconds(runtime):
         raise NotBegunError("its lease is nearly over", until=now)
     return payment

@@ -196,8 +196,8 @@ async def _carry_on(making: _Making) -> None:
         await retry_steps.end(runtime, claim, retries.succeeded)
     elif payment.state in {PaymentState.FAILED, PaymentState.CANCELLED}:
         await retry_steps.end(runtime, claim, retries.exhausted)
-    elif payment.state is PaymentState.PENDING:
-        await making.leave()
+    elif payment.state is PaymentState.PENDING and position.standing.state != "started":
+        await making.leave()  # The gateway has it.
     elif payment.state in {PaymentState.ON_HOLD, PaymentState.PROCESSING}:
         await making.put_off(now + IN_OTHER_HANDS, f"payment_is_{payment.state}")
     elif position.stored.is_put_off:

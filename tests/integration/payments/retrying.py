@@ -20,8 +20,8 @@ def declined(kind: FailureKind, **changes: Any) -> Declined:
     return Declined(f"code_of_{kind}", kind, is_final=True, handle="txn_1", **changes)
 
 
-def paid(number: int = 1) -> Paid:
-    return Paid("any", Money(115_000, "BDT"), f"txn_{number}", f"charge_{number}")
+def paid(number: int = 1, amount: int = 115_000) -> Paid:
+    return Paid("any", Money(amount, "BDT"), f"txn_{number}", f"charge_{number}")
 
 
 async def process(payments: Payments, key: str | None = None, **changes: Any) -> Reply:

@@ -135,10 +135,34 @@ async def test_of_two_workers_one_claims_a_retry_thousands_of_times(
     assert await contests(payments, other, ROUNDS) == (CONTESTED * ROUNDS, CONTESTED)
 
 
+async def claimed_at_the_same_moment(payments: Payments, other: Runtime) -> tuple[int, int]:
+    """Let a worker claim a retry while another one is about to commit its claim of the same."""
+    payments.gateway.next_starts.append(BROKEN)
+    await processed(payments)
+    payments.clock.advance(60)
+
+    async def claim(connection: Connection) -> int:
+        found = await retry_store.claim_due(
+            connection, payments.clock(), Priority.MEDIUM, {payments.gateway.name: 5}, 5, 300
+        )
+        return len(found)
+
+    async with other.core.database.connection() as theirs:
+        async with payments.core.database.transaction() as ours:
+            first = await claim(ours)
+            second = asyncio.create_task(claim(theirs))
+            await asyncio.wait({second}, timeout=1)
+        return first, await second
+
+
+async def test_a_claim_at_the_same_moment_finds_nothing(payments: Payments, other: Runtime) -> None:
+    assert await claimed_at_the_same_moment(payments, other) == (1, 0)
+
+
 async def test_without_its_guards_a_claim_is_made_twice(
     payments: Payments, other: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test above notices when they are missing."""
+    """The tests above notice when they are missing."""
     query = retry_store._CLAIM_DUE
     unguarded = query.replace("FOR UPDATE SKIP LOCKED", "").replace(
         "LIMIT $5))\n       AND state = 'scheduled'\n", "LIMIT $5))\n"
@@ -146,9 +170,7 @@ async def test_without_its_guards_a_claim_is_made_twice(
     assert len(query) - len(unguarded) > len("FOR UPDATE SKIP LOCKED")
     monkeypatch.setattr(retry_store, "_CLAIM_DUE", unguarded)
 
-    claims, _ = await contests(payments, other, 3)
-
-    assert claims > CONTESTED * 3
+    assert await claimed_at_the_same_moment(payments, other) == (1, 1)
 
 
 async def test_two_workers_make_each_retry_once(payments: Payments, other: Runtime) -> None:
