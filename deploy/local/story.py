@@ -87,7 +87,7 @@ _MESSAGES: Final = """
 """
 
 _DEAD_LETTERS: Final = """
-    SELECT id, sender, message_name, reason, stored_at
+    SELECT id, sender, message_name, reason, stored_at, state, retry_at
       FROM dead_letter
      WHERE payload::json ->> 'paymentId' = $1
         OR payload::json ->> 'reference' = ANY($2::text[])
@@ -197,7 +197,7 @@ async def tell(databases: ServiceDatabases, payment_id: str) -> Story:
         payment,
         enrollment,
         messages=[row for _, row in messages],
-        dead_letters=[row for _, row in dead_letters],
+        dead_letters=[row for _, row in dead_letters if row["state"] == "waiting"],
     )
     return Story(
         payment_id,

@@ -228,13 +228,19 @@ def message(service: str, row: asyncpg.Record) -> Entry:
 
 
 def dead_letter(service: str, row: asyncpg.Record) -> Entry:
-    """Tell of a message that could not be handled."""
+    """Tell of a message that could not be handled, and what became of it."""
+    fates = {
+        "waiting": "could not be handled",
+        "handled": "could not be handled, and was when it was tried again",
+        "discarded": "could not be handled, and an operator discarded it",
+    }
     return Entry(
         row["stored_at"],
         service,
         "dead_letter_stored",
-        f"{row['message_name']} from {row['sender']} could not be handled",
+        f"{row['message_name']} from {row['sender']} {fates[row['state']]}",
         reason=row["reason"],
+        next_at=row["retry_at"],
     )
 
 
@@ -271,7 +277,7 @@ def outlook(
         payment: Its row.
         enrolled: The enrollment that it led to.
         messages: What waits in an outbox about it.
-        dead_letters: What could not be handled about it.
+        dead_letters: What could not be handled about it, and waits for an operator.
     """
     state, reason = payment["state"], payment["reason"]
     if payment["next_check_at"] is not None:
@@ -303,7 +309,10 @@ def _outlook_of_success(
     if waiting is not None:
         return Outlook(now, "an operator sends its message again", "the message is parked")
     if (dead := _find(dead_letters, PaymentSucceeded.name)) is not None:
-        return Outlook(now, "an operator retries the dead letter", dead["reason"])
+        again = "an operator retries the dead letter"
+        if dead["retry_at"] is not None:
+            again = f"the dead letter is handled again at {moment(dead['retry_at'])} UTC"
+        return Outlook(now, again, dead["reason"])
     return Outlook(now, "an operator enrolls the customer by hand", "no message is on its way")
 
 

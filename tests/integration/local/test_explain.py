@@ -202,6 +202,17 @@ async def test_it_tells_of_a_dead_letter(new_database: str, tables: Tables) -> N
     assert (story.entries[-1].service, story.entries[-1].reason) == ("enrollment", "a bug")
     assert outlook(story)[1:] == ("an operator retries the dead letter", "a bug")
 
+    await tables.execute("enrollment", "UPDATE dead_letter SET retry_at = '2030-01-01T00:00:00Z'")
+    story = await tell(new_database, names.payment_id)
+    assert story.next.startswith("the dead letter is handled again at 2030-01-01")
+
+    await tables.execute(
+        "enrollment", "UPDATE dead_letter SET state = 'discarded', retry_at = NULL"
+    )
+    story = await tell(new_database, names.payment_id)
+    assert story.entries[-1].text.endswith("and an operator discarded it")
+    assert story.because == "no message is on its way"
+
 
 async def test_it_tells_when_a_success_was_lost(new_database: str, tables: Tables) -> None:
     names = await tables.succeeded()
