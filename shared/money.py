@@ -70,14 +70,23 @@ class Money:
         Raises:
             InvalidInputError: the text is no plain decimal number, or would need rounding.
         """
-        places = DECIMAL_PLACES.get(currency)
-        if places is None:
-            raise InvalidInputError(f"currency {currency!r} is not known")
-        # Not `Decimal`: it reads `1e999999`, `1_0` and other scripts' digits, and may round.
-        found = _PLAIN_DECIMAL.fullmatch(text)
-        if found is None:
-            raise InvalidInputError(f"amount {text[:40]!r} is not a plain decimal number")
-        whole, fraction = found.group(1), (found.group(2) or "").rstrip("0")
-        if len(fraction) > places:
-            raise InvalidInputError(f"amount {text[:40]!r} has more than {places} decimals")
-        return cls(int(whole + fraction.ljust(places, "0")), currency)
+        return cls(minor_units_in(text, currency), currency)
+
+
+def minor_units_in(text: str, currency: str) -> int:
+    """Read `1150.00` as the minor units that it is, exactly.
+
+    Raises:
+        InvalidInputError: the text is no plain decimal number, or would need rounding.
+    """
+    places = DECIMAL_PLACES.get(currency)
+    if places is None:
+        raise InvalidInputError(f"currency {currency!r} is not known")
+    # Not `Decimal`: it reads `1e999999`, `1_0` and other scripts' digits, and may round.
+    found = _PLAIN_DECIMAL.fullmatch(text)
+    if found is None:
+        raise InvalidInputError(f"amount {text[:40]!r} is not a plain decimal number")
+    whole, fraction = found.group(1), (found.group(2) or "").rstrip("0")
+    if len(fraction) > places:
+        raise InvalidInputError(f"amount {text[:40]!r} has more than {places} decimals")
+    return int(whole + fraction.ljust(places, "0"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.gateways.json_calls import money_in
-from shared.money import Money
+from shared.errors import InvalidInputError
+from shared.money import Money, minor_units_in
 
 
 def kept_of(amount: Money, net: object) -> Money | None:
@@ -11,7 +11,12 @@ def kept_of(amount: Money, net: object) -> Money | None:
 
     None unless it is told exactly: a fee is booked, and never guessed.
     """
-    left = money_in(net, amount.currency)
-    if left is None or left.minor_units > amount.minor_units:
+    if not isinstance(net, (str, int, float)):
         return None
-    return Money(amount.minor_units - left.minor_units, amount.currency)
+    try:
+        left = minor_units_in(str(net), amount.currency)
+    except InvalidInputError:
+        return None
+    if left > amount.minor_units:
+        return None
+    return Money(amount.minor_units - left, amount.currency)

@@ -173,18 +173,18 @@ _SAVE_AND_ANNOUNCE: Final = """
      RETURNING id, queue, message_name, payload, traceparent
     ), booked AS (
         INSERT INTO ledger_transfer (payment_id, kind, occasion, debit, credit, amount, currency,
-                                     reference)
-        SELECT id, kind, occasion, debit, credit, amount, currency, reference
+                                     reference, fee)
+        SELECT id, kind, occasion, debit, credit, amount, currency, reference, fee
           FROM unnest($16::text[], $17::text[], $18::text[], $19::text[], $20::text[],
-                      $21::bigint[], $22::text[], $23::text[])
-            AS transfer (id, kind, occasion, debit, credit, amount, currency, reference)
+                      $21::bigint[], $22::text[], $23::text[], $24::bigint[])
+            AS transfer (id, kind, occasion, debit, credit, amount, currency, reference, fee)
           JOIN saved USING (id)
     ), counted AS (
         INSERT INTO step_count (at, gateway, from_state, to_state, payments, measured, milliseconds,
                                 durations)
         SELECT $10, gateway, before, after, payments, measured, milliseconds, durations::int[]
-          FROM unnest($24::text[], $25::text[], $26::text[], $27::int[], $28::int[], $29::bigint[],
-                      $30::text[])
+          FROM unnest($25::text[], $26::text[], $27::text[], $28::int[], $29::int[], $30::bigint[],
+                      $31::text[])
             AS step (gateway, before, after, payments, measured, milliseconds, durations)
          WHERE (SELECT count(*) FROM saved) = cardinality($1)
     )
@@ -254,11 +254,12 @@ def _transfer_columns(changes: Sequence[Change]) -> list[Sequence[Any]]:
             transfer.amount.minor_units,
             transfer.amount.currency,
             transfer.reference,
+            transfer.fee,
         )
         for change in changes
         for transfer in change.transfers
     ]
-    return list(zip(*rows, strict=True)) if rows else [()] * 8
+    return list(zip(*rows, strict=True)) if rows else [()] * 9
 
 
 def _columns(changes: Sequence[Change]) -> list[Sequence[Any]]:
