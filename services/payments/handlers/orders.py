@@ -48,7 +48,7 @@ from shared.identifiers import is_id, new_id
 from shared.money import Money
 
 #: When a caller who comes during a drain may come again; nobody knows how long it lasts.
-DRAIN_RETRY_AFTER_SECONDS: Final = 60
+DRAIN_RETRY_AFTER_SECONDS: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
