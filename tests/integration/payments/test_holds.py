@@ -8,9 +8,17 @@ from typing import Any
 import pytest
 
 from services.payments.handlers.flow_sync import FlowSync
-from shared.gateways.interface import Unknown
+from shared.gateways.interface import FailureKind, Unknown
 from shared.identifiers import new_id
 from shared.money import Money
+from tests.integration.payments.retrying import (
+    call,
+    declined,
+    paid,
+    processed,
+    retry_of,
+    wait_until,
+)
 from tests.integration.payments.world import Payments
 from tests.support.clocks import START
 from tests.support.http_api import Reply
@@ -269,3 +277,38 @@ async def test_a_notice_of_failure_does_not_end_a_held_payment(payments: Payment
     await payments.notify(notice_received(payment["gatewayReference"], claim="failed"))
 
     assert (await payments.read(payment["id"]))["state"] == "on_hold"
+
+
+async def test_a_held_retry_is_made_after_the_release(payments: Payments) -> None:
+    payments.gateway.next_starts = [declined(FailureKind.PROCESSING_ERROR), paid()]
+    payment = await processed(payments)
+    assert payment["state"] == "retry_scheduled"
+
+    assert (await do(payments, payment, "hold")).data["state"] == "on_hold"
+    payments.clock.advance(3_600)
+    await payments.retry()
+    assert len(payments.gateway.orders) == 1
+
+    assert (await do(payments, payment, "release")).data["state"] == "retry_scheduled"
+    wait_until(payments, await retry_of(payments, payment))
+    await payments.retry()
+    assert (await payments.read(payment["id"]))["state"] == "succeeded"
+    assert len(payments.gateway.orders) == 2
+
+
+async def test_a_retry_that_was_cancelled_during_a_hold_is_not_made(payments: Payments) -> None:
+    payments.gateway.next_starts = [declined(FailureKind.PROCESSING_ERROR)]
+    payment = await processed(payments)
+    await do(payments, payment, "hold")
+    cancelled = await call(payments, "DELETE", payment["id"])
+    assert cancelled.status == 200, cancelled.json
+
+    released = (await do(payments, payment, "release")).data
+    payments.gateway.decline(payment["gatewayReference"], is_final=True)
+    payments.clock.advance(3_600)
+    await payments.retry()
+    await payments.look()
+
+    assert released["state"] == "unknown"
+    assert (await payments.read(payment["id"]))["state"] == "failed"
+    assert len(payments.gateway.orders) == 1
