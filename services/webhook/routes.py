@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Final, Literal, TypeAlias, get_args
@@ -43,7 +43,10 @@ shop.</p></body></html>"""
 
 def webhook_routes(runtime: Runtime) -> list[Route | DirectRoute]:
     """Return the routes gateways and customers' browsers call; none needs a key."""
+    return [*_notice_routes(runtime), *_return_routes(runtime)]
 
+
+def _notice_routes(runtime: Runtime) -> list[Route | DirectRoute]:
     async def receive(gateway: str, headers: Mapping[str, str], body: bytes) -> bytes:
         await handlers.receive_notice(runtime, gateway, headers, body)
         return b"OK"
@@ -64,6 +67,27 @@ def webhook_routes(runtime: Runtime) -> list[Route | DirectRoute]:
         await handlers.receive_notice(runtime, gateway, request.headers, query)
         return web.Response(body=b"OK", content_type="text/plain")
 
+    return [
+        *(
+            DirectRoute(f"/webhooks/{gateway}", partial(receive, gateway), NOTICE_BYTES_MAX)
+            for gateway in runtime.readers
+        ),
+        Route("POST", "/webhooks/{gateway}", receive_from_anyone, answer=Text(), errors=_REFUSALS),
+        *(
+            Route(
+                "GET",
+                f"/webhooks/{gateway}",
+                partial(receive_query, gateway),
+                answer=Text(),
+                errors=_REFUSALS,
+            )
+            for gateway in runtime.readers
+            if REGISTRY[gateway].notices_by_get
+        ),
+    ]
+
+
+def _return_routes(runtime: Runtime) -> list[Route]:
     async def come_back(request: web.Request) -> web.Response:
         """Take the customer's browser on from the page of any gateway, by our own reference.
 
@@ -96,38 +120,24 @@ def webhook_routes(runtime: Runtime) -> list[Route | DirectRoute]:
         return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": address})
 
     return [
-        *(
-            DirectRoute(f"/webhooks/{gateway}", partial(receive, gateway), NOTICE_BYTES_MAX)
-            for gateway in runtime.readers
-        ),
-        Route("POST", "/webhooks/{gateway}", receive_from_anyone, answer=Text(), errors=_REFUSALS),
-        *(
-            Route(
-                "GET",
-                f"/webhooks/{gateway}",
-                partial(receive_query, gateway),
-                answer=Text(),
-                errors=_REFUSALS,
-            )
-            for gateway in runtime.readers
-            if REGISTRY[gateway].notices_by_get
-        ),
-        *(
-            Route(
-                method,
-                path,
-                handler,
-                answer=Text("text/html"),
-                other_answers={HTTPStatus.SEE_OTHER: Text(None)},
-                parameters={"result": Result},
-                errors=(*_REFUSALS, NotFoundError),
-            )
-            for path, handler in (
-                ("/return/sslcommerz/{result}", come_back_signed),
-                ("/return/{gateway}/{reference}/{result}", come_back),
-            )
-            for method in ("POST", "GET")
-        ),
+        *_both_ways("/return/sslcommerz/{result}", come_back_signed),
+        *_both_ways("/return/{gateway}/{reference}/{result}", come_back),
+    ]
+
+
+def _both_ways(path: str, handler: Callable[[web.Request], Awaitable[web.Response]]) -> list[Route]:
+    """Return the routes of one place where browsers come back: by a link or with a form."""
+    return [
+        Route(
+            method,
+            path,
+            handler,
+            answer=Text("text/html"),
+            other_answers={HTTPStatus.SEE_OTHER: Text(None)},
+            parameters={"result": Result},
+            errors=(*_REFUSALS, NotFoundError),
+        )
+        for method in ("POST", "GET")
     ]
 
 

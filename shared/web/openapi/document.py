@@ -151,9 +151,11 @@ def _reachable(document: Json) -> set[str]:
 
 
 def tag_of(route: Route) -> str:
-    """Return the subject of a route: what the module that answers is named after."""
+    """Return the subject of a route: its module in a package `routes`, else the whole service."""
     names = str(_function(route).__module__).split(".")
-    name = names[-2] if names[-1] == "routes" else names[-1].removesuffix("_routes")
+    name = names[-1].removesuffix("_routes")
+    if names[0] == "services" and names[-2] != "routes":
+        name = names[1]
     return name.replace("_", " ")
 
 

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from shared.errors import GatewayUnavailableError
 from shared.web.bodies import Body, ShortText, TimeText
-from shared.web.openapi.document import document
+from shared.web.openapi.document import document, tag_of
 from shared.web.openapi.references import Json, definition
 from shared.web.pages import PageQuery
 from shared.web.routes import Bare, DirectRoute, PageOf, Route, Scope, Text
@@ -149,6 +149,23 @@ def test_operations_that_one_function_answers_are_named_by_their_paths() -> None
 
     names = [each["operationId"] for methods in made["paths"].values() for each in methods.values()]
     assert names == ["get_api_things", "get_api_things_thingId"]
+
+
+@pytest.mark.parametrize(
+    ("module", "subject"),
+    [
+        ("services.payments.routes.settlement_checks", "settlement checks"),
+        ("services.enrollment.routes", "enrollment"),
+        ("services.simulator.stripe.routes", "simulator"),
+        ("shared.web.dead_letter_routes", "dead letter"),
+    ],
+)
+def test_a_route_belongs_to_its_module_or_to_its_whole_service(
+    module: str, subject: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(list_, "__module__", module)
+
+    assert tag_of(LIST) == subject
 
 
 def test_a_write_takes_an_idempotency_key_and_names_its_scope() -> None:
