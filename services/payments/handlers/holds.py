@@ -17,7 +17,7 @@ from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask, me
 from services.payments.store import payments as payment_store
 from services.payments.store import refunds as refund_store
 from services.payments.store import retries as retry_store
-from services.payments.store.payments import PaymentView
+from services.payments.store.payment_views import PaymentView
 from shared.contracts.base import Message
 from shared.database import Connection
 from shared.gateways.interface import Paid

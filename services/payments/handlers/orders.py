@@ -19,10 +19,11 @@ from services.payments.handlers.beginning import (
 from services.payments.runtime import Runtime
 from services.payments.store import attempts as attempt_store
 from services.payments.store import looks as look_store
+from services.payments.store import payment_views
 from services.payments.store import payments as payment_store
 from services.payments.store.attempts import StoredOrder
 from services.payments.store.controls import NEW_PAYMENTS
-from services.payments.store.payments import PaymentView
+from services.payments.store.payment_views import PaymentView
 from services.payments.store.retries import find_retry
 from shared.database import Connection
 from shared.errors import (
@@ -121,7 +122,7 @@ async def read_payment(runtime: Runtime, payment_id: str) -> PaymentView:
     view = None
     if is_id(payment_id, "pay"):  # Anything else may hold what PostgreSQL cannot encode.
         async with runtime.core.database.connection() as connection:
-            view = await payment_store.find_view(connection, payment_id)
+            view = await payment_views.find_view(connection, payment_id)
     if view is None:
         raise NotFoundError(f"no payment has the id {payment_id[:40]!r}")
     return view

@@ -21,7 +21,7 @@ from services.payments.store import attempts as attempt_store
 from services.payments.store import payments as payment_store
 from services.payments.store import retries as retry_store
 from services.payments.store import retry_lists
-from services.payments.store.payments import PaymentView
+from services.payments.store.payment_views import PaymentView
 from services.payments.store.retries import Standing
 from services.payments.store.retry_lists import RetryAttempt
 from shared.database import Connection

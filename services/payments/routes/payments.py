@@ -21,8 +21,8 @@ from services.payments.domain.model import PaymentState
 from services.payments.handlers import orders
 from services.payments.handlers.orders import Purchase
 from services.payments.runtime import Runtime
-from services.payments.store import payments as payment_store
-from services.payments.store.payments import PaymentView
+from services.payments.store import payment_views
+from services.payments.store.payment_views import PaymentView
 from shared.errors import GatewayRefusedError, GatewayUnavailableError, SpendingLimitError
 from shared.gateways.interface import Card, Checkout, Method, MethodKind, Prompt, Wallet
 from shared.money import MINOR_UNITS_MAX, Money
@@ -247,7 +247,7 @@ def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route
         query = parse_query(PaymentsQuery, request)
         query.require_cursor_of("pay")
         async with runtime.core.database.connection() as connection:
-            views = await payment_store.list_views(
+            views = await payment_views.list_views(
                 connection,
                 customer_id=query.customer_id,
                 product_id=query.product_id,

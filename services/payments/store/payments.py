@@ -43,18 +43,6 @@ class NewPayment:
     retries_automatically: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PaymentView:
-    """A payment as the API shows it."""
-
-    payment: Payment
-    checkout_url: str | None
-    return_url: str | None
-    metadata: dict[str, str]
-    updated_at: datetime
-    refunded_amount: int
-
-
 _STATES: Final[Mapping[str, PaymentState]] = {str(state): state for state in PaymentState}
 _PRIORITIES: Final[Mapping[str, Priority]] = {str(level): level for level in Priority}
 
@@ -336,66 +324,4 @@ async def insert_history(
         payment.state,
         payment.reason,
         payment.next_check_at,
-    )
-
-
-_FIND_VIEW: Final = """
-    SELECT payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
-           product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
-           next_check_at, payment.created_at, expires_at, version, priority,
-           retries_automatically, return_url, metadata, updated_at, checkout_url, refunded_amount
-      FROM payment
-      LEFT JOIN attempt ON attempt.reference = payment.reference
-     WHERE payment.id = $1
-"""
-
-
-async def find_view(connection: Connection, payment_id: str) -> PaymentView | None:
-    """Return a payment as the API shows it."""
-    record = await connection.fetchrow(_FIND_VIEW, payment_id)
-    return None if record is None else _view(record)
-
-
-_LIST_VIEWS: Final = """
-    SELECT payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
-           product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
-           next_check_at, payment.created_at, expires_at, version, priority,
-           retries_automatically, return_url, metadata, updated_at, checkout_url, refunded_amount
-      FROM payment
-      LEFT JOIN attempt ON attempt.reference = payment.reference
-     WHERE ($1::text IS NULL OR customer_id = $1)
-       AND ($2::text IS NULL OR product_id = $2)
-       AND ($3::text IS NULL OR payment.state = $3)
-       AND ($4::text IS NULL OR gateway = $4)
-       AND ($5::text IS NULL OR payment.id < $5)
-     ORDER BY payment.id DESC
-     LIMIT $6
-"""
-
-
-async def list_views(
-    connection: Connection,
-    *,
-    customer_id: str | None,
-    product_id: str | None,
-    state: str | None,
-    gateway: str | None,
-    before_id: str | None,
-    limit: int,
-) -> list[PaymentView]:
-    """Return payments, newest first, that match every filter given."""
-    records = await connection.fetch(
-        _LIST_VIEWS, customer_id, product_id, state, gateway, before_id, limit
-    )
-    return [_view(record) for record in records]
-
-
-def _view(record: asyncpg.Record) -> PaymentView:
-    return PaymentView(
-        payment_of(record),
-        record["checkout_url"],
-        record["return_url"],
-        orjson.loads(record["metadata"]),
-        record["updated_at"],
-        record["refunded_amount"],
     )

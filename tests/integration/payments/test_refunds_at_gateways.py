@@ -18,7 +18,7 @@ from services.payments.handlers.orders import Purchase
 from services.payments.handlers.refunds import RefundWish
 from services.payments.runtime import Runtime, open_runtime
 from services.payments.store import disputes as dispute_store
-from services.payments.store.payments import PaymentView
+from services.payments.store.payment_views import PaymentView
 from shared.contracts.webhook import DisputeNoticed
 from shared.errors import ConflictError
 from shared.gateways.interface import Card, Checkout, Method, Order
