@@ -229,7 +229,7 @@ async def test_two_who_decide_on_the_same_shares_do_not_both_get_them(fleet: Fle
     callers = [Caller(limited(caller.runtime, CALLS)) for caller in callers]
 
     async def both_wait() -> bool:
-        return await observer.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") == 2
+        return bool(await observer.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") == 2)
 
     async with observer.runtime.core.database.transaction() as connection:
         await connection.execute("SELECT FROM gateway_breaker FOR UPDATE")
