@@ -83,7 +83,7 @@ _LIST_CHECKS: Final = """
            listed, matched, mismatched, missing_here, missing_there, duplicates, unlisted,
            created_at, ended_at
       FROM settlement_check
-     WHERE ($1::text IS NULL OR id < $1)
+     WHERE id < coalesce($1::text, 'chk~')
        AND ($2::text IS NULL OR gateway = $2)
      ORDER BY id DESC
      LIMIT $3
