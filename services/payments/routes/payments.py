@@ -23,7 +23,12 @@ from services.payments.handlers.orders import Purchase
 from services.payments.runtime import Runtime
 from services.payments.store import payment_views
 from services.payments.store.payment_views import PaymentView
-from shared.errors import GatewayRefusedError, GatewayUnavailableError, SpendingLimitError
+from shared.errors import (
+    GatewayRefusedError,
+    GatewayUnavailableError,
+    NotAcceptingError,
+    SpendingLimitError,
+)
 from shared.gateways.interface import Card, Checkout, Method, MethodKind, Prompt, Wallet
 from shared.money import MINOR_UNITS_MAX, Money
 from shared.web.application import CALLER
@@ -268,7 +273,12 @@ def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route
             body=PaymentBody,
             answer=PaymentAnswer,
             status=201,
-            errors=(GatewayRefusedError, SpendingLimitError, GatewayUnavailableError),
+            errors=(
+                GatewayRefusedError,
+                SpendingLimitError,
+                GatewayUnavailableError,
+                NotAcceptingError,
+            ),
         ),
         Route(
             "GET",
