@@ -277,3 +277,48 @@ async def test_money_that_goes_back_leaves_the_payment_completed(payments: Payme
 
     assert (await payments.read(payment["id"]))["state"] == "refunded"
     assert (found["total"]["processed"], found["jobs"]["completed"]) == (1, 1)
+
+
+#: What was counted into and out of each state, less the payments that are in it.
+_DRIFT = """
+    SELECT state, sum(payments) AS drift
+      FROM (SELECT to_state AS state, payments FROM step_count
+             UNION ALL SELECT from_state, -payments FROM step_count
+             UNION ALL SELECT to_state, payments FROM step_total
+             UNION ALL SELECT from_state, -payments FROM step_total
+             UNION ALL SELECT state, -1 FROM payment) AS counted
+     WHERE state NOT IN ('', 'created', 'pending', 'processing', 'unknown', 'retry_scheduled')
+     GROUP BY state
+    HAVING sum(payments) <> 0
+"""
+
+
+async def test_whoever_changes_a_state_counts_it(payments: Payments) -> None:
+    """Customers, gateways and operators move payments through every state that is counted."""
+    paid = [await payments.create() for _ in range(4)]
+    for payment in paid:
+        await payments.paid(payment)
+    await payments.refund(paid[0])
+    await payments.refund(paid[1], amount=1_000)
+    await payments.carry_out_refunds()
+    held, doubtful = await payments.create(), await payments.create()
+    await payments.paid(doubtful, amount=Money(1, "BDT"))
+    for payment, action in ((held, "hold"), (held, "release"), (doubtful, "release")):
+        path = f"/api/payments/{payment['id']}/{action}"
+        assert (await payments.api.call("POST", path, {"reason": "seen"})).status == 200
+    payments.gateway.next_starts += [
+        declined(),
+        Declined("gone", FailureKind.CANCELLED, is_final=True),
+    ]
+    late = await payments.create()
+    await payments.create()
+    await payments.paid(late)
+
+    assert await payments.rows(_DRIFT) == []
+    payments.clock.advance(120)
+    await fold(payments)
+    assert await payments.rows(_DRIFT) == []
+    states = await payments.rows("SELECT DISTINCT state FROM payment")
+    assert {row["state"] for row in states} >= {
+        *("succeeded", "refunded", "partially_refunded", "cancelled", "unknown")
+    }
