@@ -16,10 +16,13 @@ from shared.money import Money
 from shared.web.bodies import time_text
 
 _PAYMENT: Final = """
-    SELECT id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
-           gateway_payment_id, checks_made, next_check_at, created_at, expires_at
+    SELECT payment.id, payment.gateway, method, payment.state, reason, payment.amount,
+           payment.currency, payment.customer_id, payment.product_id, reference,
+           gateway_payment_id, checks_made, next_check_at, payment.created_at, expires_at,
+           retry.state AS retry_state, next_attempt_at
       FROM payment
-     WHERE id = $1
+      LEFT JOIN retry ON retry.payment_id = payment.id
+     WHERE payment.id = $1
 """
 
 _PAYMENT_OF_REFERENCE: Final = "SELECT payment_id FROM attempt WHERE reference = $1"

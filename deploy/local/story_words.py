@@ -12,6 +12,7 @@ import asyncpg
 
 from services.payments.domain.model import PaymentState
 from services.payments.domain.refunds import RefundState
+from services.payments.domain.retries import RetryState
 from shared.contracts.payments import PaymentSucceeded
 from shared.contracts.webhook import NoticeReceived
 from shared.gateways.interface import FailureKind
@@ -59,6 +60,12 @@ _HISTORY: Final[Mapping[str, str]] = MappingProxyType(
         "closed": "nothing can be paid there any more, so it is not looked at again",
         "confirmation_stays_out": "the gateway keeps owing its confirmation",
         "surplus_charge_found": "the gateway has taken money more than once",
+        "retry_scheduled": "the try failed, and another one will be made",
+        "retry_requested": "somebody asked for another try",
+        "retry_begun": "another try began",
+        "retry_cancelled": "somebody cancelled the next try",
+        "retry_moved": "somebody gave the next try another time",
+        "retry_resumed": "somebody let a parked retry wait for its turn again",
         "refund_requested": "money is to be given back",
         "refunded": "the gateway gave money back",
         "refund_failed": "the gateway did not give the money back",
@@ -174,7 +181,7 @@ def history(rows: Iterable[asyncpg.Record]) -> Iterator[Entry]:
         event, reason = row["event"], row["reason"]
         text = _HISTORY.get(event, event)
         kind, _, words = (reason or "").partition(":")
-        if event == "declined" and kind in DECLINE_KINDS:
+        if event in {"declined", "retry_scheduled"} and kind in DECLINE_KINDS:
             text, reason = f"{text} ({kind}: {DECLINE_KINDS[kind]})", words
         yield Entry(row["at"], "payments", event, text, row["state"], reason, row["next_check_at"])
 
@@ -287,10 +294,21 @@ def outlook(
         return Outlook(
             state, f"the gateway is asked at {moment(payment['next_check_at'])} UTC", asked
         )
+    if state == PaymentState.RETRY_SCHEDULED:
+        return _outlook_of_retry(payment)
     if state != PaymentState.SUCCEEDED:
         rest = _RESTING_WORDS.get(state, "nothing: no time is set, which must not be")
         return Outlook(state, rest, reason or _BECAUSE.get(state, "no reason was written down"))
     return _outlook_of_success(payment, enrolled, messages, dead_letters)
+
+
+def _outlook_of_retry(payment: asyncpg.Record) -> Outlook:
+    state, because = payment["state"], payment["reason"] or "somebody asked for another try"
+    if payment["retry_state"] == RetryState.PARKED:
+        return Outlook(state, "an operator resumes its retry", "too many retries waited")
+    if payment["next_attempt_at"] is None:
+        return Outlook(state, "nothing: it has no retry, which must not be", because)
+    return Outlook(state, f"it is tried again at {moment(payment['next_attempt_at'])} UTC", because)
 
 
 def _outlook_of_success(

@@ -16,6 +16,7 @@ from deploy.local.invariants.findings import Findings, Result
 from deploy.local.invariants.histories import HISTORY_AGREES
 from deploy.local.invariants.ledgers import LEDGERS_AGREE
 from deploy.local.invariants.refunds import NO_REFUND_LATE, REFUNDS_ADD_UP
+from deploy.local.invariants.retries import NO_RETRY_LATE
 from deploy.local.invariants.revocations import REVOKED_EXACTLY_WHEN_GONE
 from deploy.local.service_databases import ServiceDatabases
 
@@ -33,6 +34,7 @@ INVARIANTS: Final = (
     REVOKED_EXACTLY_WHEN_GONE,
     NO_MESSAGE_LATE,
     NO_PAYMENT_LATE,
+    NO_RETRY_LATE,
     NO_REFUND_LATE,
     DEAD_LETTERS,
 )

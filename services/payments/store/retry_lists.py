@@ -68,7 +68,7 @@ _OF_CUSTOMER: Final = """
       FROM retry
      WHERE customer_id = $1
        AND ($2::text IS NULL OR state = $2)
-       AND ($3::text IS NULL OR payment_id < $3)
+       AND payment_id < coalesce($3::text, '~')
      ORDER BY payment_id DESC
      LIMIT $4
 """
