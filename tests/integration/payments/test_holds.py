@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.payments.handlers.flow_sync import FlowSync
-from shared.gateways.interface import FailureKind, Unknown
+from shared.gateways.interface import FailureKind, RefundPending, Unknown
 from shared.identifiers import new_id
 from shared.money import Money
 from tests.integration.payments.retrying import (
@@ -189,11 +189,16 @@ async def test_a_repeated_hold_that_was_cut_off_holds_no_second_time(payments: P
 async def test_money_on_its_way_back_is_not_released(payments: Payments) -> None:
     payment = await payments.create()
     await payments.paid(payment, is_risky=True)
-    await payments.refund(payment)
+    payments.gateway.next_refunds = [RefundPending("on_its_way", "refund_1")]
+    assert (await payments.refund(payment))["state"] == "pending"
 
     reply = await do(payments, payment, "release")
 
-    assert (reply.status, reply.error["code"]) == (409, "conflict")
+    assert (reply.status, reply.error["message"]) == (
+        409,
+        "its money is on its way back to the customer",
+    )
+    assert (await payments.read(payment["id"]))["state"] == "on_hold"
     assert await payments.announcements() == []
 
 
