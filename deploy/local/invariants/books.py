@@ -52,7 +52,7 @@ _WRONG_SNAPSHOT: Final = """
 """
 
 # The sums of each payment, by account and kind; nulls where nothing was booked.
-_WRONG_PAYMENTS: Final = """
+WRONG_PAYMENTS: Final = """
     WITH booked AS (
         SELECT payment_id,
                count(*) FILTER (WHERE kind = 'capture') AS captures,
@@ -119,7 +119,7 @@ async def check_books(databases: ServiceDatabases, findings: Findings) -> None:
     findings.checked = (await databases.fetch("payments", _COUNT_TRANSFERS))[0][0]
     rows = await databases.fetch("payments", _WRONG_SNAPSHOT, EXAMPLES_MAX)
     findings.add_rows(rows, _tell_snapshot)
-    rows = await databases.fetch("payments", _WRONG_PAYMENTS, EXAMPLES_MAX)
+    rows = await databases.fetch("payments", WRONG_PAYMENTS, EXAMPLES_MAX)
     findings.add_rows(rows, lambda row: Example(row["id"], row["problem"]))
 
 
