@@ -9,7 +9,7 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from services.payments import metrics
-from services.payments.domain.model import Payment
+from services.payments.domain.model import Payment, PaymentState
 from services.payments.domain.refunds import GIVEN_BACK
 from services.payments.domain.state_machine import TAKEN
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask
@@ -105,7 +105,11 @@ async def _check(runtime: Runtime, delivery: Delivery[NoticeReceived], payment: 
             bound(metrics.CHECKS, payment.gateway, "notice", VERDICT_NAMES[type(verdict)]).inc()
             is_live = notice.reference == payment.reference
             if notice.claim == "paid" and isinstance(verdict, (Unknown, Pending, ActionRequired)):
-                if payment.next_check_at is None or not is_live:
+                is_followed = (
+                    payment.next_check_at is not None
+                    or payment.state is PaymentState.RETRY_SCHEDULED
+                )
+                if not is_followed or not is_live:
                     # Nobody looks at a payment at rest, nor at an attempt that was given up, so
                     # only the message can bring it up again.
                     raise GatewayUnavailableError(f"the gateway does not say: {verdict.reason}")

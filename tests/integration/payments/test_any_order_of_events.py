@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
 import pytest
+import redis.asyncio
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,9 +25,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from deploy.local.invariants.books import WRONG_PAYMENTS
 from services.payments.domain.model import PaymentState
 from services.payments.domain.state_machine import RESTING, TAKEN
 from shared.contracts.payments import PaymentSucceeded
+from shared.contracts.subscriptions import receipts_queue
 from shared.gateways.interface import (
     ActionRequired,
     Declined,
@@ -39,7 +42,10 @@ from shared.gateways.interface import (
     Unknown,
 )
 from shared.money import Money
+from tests.integration.payments.retrying import process
 from tests.integration.payments.world import Payments, running_payments
+from tests.support.http_api import Reply
+from tests.support.queues import key_of
 
 T = TypeVar("T")
 
@@ -51,6 +57,21 @@ STARTS: Final = st.sampled_from(
         ActionRequired("customer_must_pay", "https://gateway.example/pay/x", "session_x"),
         Unknown("timeout"),
         Declined("no such store", FailureKind.CONFIGURATION, is_final=True),
+    ]
+)
+CHARGES: Final = st.sampled_from(
+    [
+        None,
+        Unknown("timeout"),
+        *(
+            Declined("51", kind, is_final=True)
+            for kind in (
+                FailureKind.INSUFFICIENT_FUNDS,
+                FailureKind.PROCESSING_ERROR,
+                FailureKind.SERVICE_UNAVAILABLE,
+                FailureKind.CARD_DECLINED,
+            )
+        ),
     ]
 )
 REFUND_ANSWERS: Final = st.sampled_from(
@@ -71,8 +92,8 @@ class Known:
     key: str
     amount: int
     paid: list[Paid] = field(default_factory=list)
-    #: The gateway would not even begin, so nobody can pay.
-    is_refused: bool = False
+    #: Whether failures are followed by retries.
+    is_automatic: bool = False
     #: An operator let it pass, whatever spoke against it.
     is_released: bool = False
 
@@ -106,6 +127,8 @@ class Stories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.known: list[Known] = []
+        #: Tries that the gateway declined for good: nobody can pay them.
+        self.dead: set[str] = set()
 
     @property
     def payments(self) -> Payments:
@@ -124,34 +147,67 @@ class Stories(RuleBasedStateMachine):
     @precondition(lambda self: len(self.known) < 3)
     def order(self, amount: int, start: Outcome | None) -> None:
         """A caller orders, and the gateway answers, or does not."""
-        gateway = self.payments.gateway
-        gateway.next_starts = [] if start is None else [start]
+        self.begin(amount, start, is_automatic=False)
+
+    @rule(amount=AMOUNTS, start=CHARGES)
+    @precondition(lambda self: len(self.known) < 3)
+    def charge(self, amount: int, start: Outcome | None) -> None:
+        """A caller has a card charged, with retries."""
+        self.begin(amount, start, is_automatic=True)
+
+    def begin(self, amount: int, start: Outcome | None, *, is_automatic: bool) -> None:
         self.world.keys += 1
         key = f"story-{self.world.keys}"
-        reply = self.run(self.payments.post(key, amount=amount))
+        with self.answering(start):
+            reply = self.run(self.ask(key, amount, is_automatic=is_automatic))
         assert reply.status in {201, 422, 502, 503}, reply.json
         body = reply.json
         id_ = body["data"]["id"] if reply.status == 201 else body["error"]["details"]["paymentId"]
-        self.known.append(Known(id_, key, amount, is_refused=isinstance(start, Declined)))
+        self.known.append(Known(id_, key, amount, is_automatic=is_automatic))
+
+    @contextmanager
+    def answering(self, start: Outcome | None) -> Iterator[None]:
+        """Let the gateway answer the next try so, and remember whether that has ended it."""
+        gateway = self.payments.gateway
+        gateway.next_starts, known = [] if start is None else [start], len(gateway.orders)
+        yield
+        for order in gateway.orders[known : known + 1]:
+            if isinstance(start, Declined):
+                self.dead.add(order.reference)
+        gateway.next_starts = []
+
+    async def ask(self, key: str, amount: int, *, is_automatic: bool) -> Reply:
+        if is_automatic:
+            return await process(self.payments, key, amount=amount)
+        return await self.payments.post(key, amount=amount)
 
     @rule(data=st.data())
     @precondition(lambda self: self.known)
     def order_again(self, data: st.DataObject) -> None:
         """The caller repeats a request, as callers do after a time-out."""
         known = data.draw(st.sampled_from(self.known))
-        reply = self.run(self.payments.post(known.key, amount=known.amount))
+        reply = self.run(self.ask(known.key, known.amount, is_automatic=known.is_automatic))
         assert reply.status in {201, 422, 502, 503}, reply.json
         if reply.status == 201:
             assert reply.data["id"] == known.id
+
+    @rule(start=CHARGES)
+    def retry(self, start: Outcome | None) -> None:
+        """The worker makes the retries that are due."""
+        with self.answering(start):
+            self.run(self.payments.retry())
 
     @rule(data=st.data(), kind=st.sampled_from(["right", "right", "right", "less", "risky"]))
     @precondition(lambda self: self.known)
     def pay(self, data: st.DataObject, kind: str) -> None:
         """A customer pays on the page, once; the gateway may doubt it, or take less."""
         known = data.draw(st.sampled_from(self.known))
-        reference = self.row(known)["reference"]
+        row = self.row(known)
+        reference = row["reference"]
         is_open = any(order.reference == reference for order in self.payments.gateway.orders)
-        if known.paid or known.is_refused or not is_open:
+        # Gateways close their pages; what is paid after that only a notice can tell.
+        is_over = self.payments.clock.now >= row["expires_at"]
+        if known.paid or reference in self.dead or not is_open or is_over:
             return
         amount = Money(known.amount - 1, "BDT") if kind == "less" else None
         known.paid.append(
@@ -227,6 +283,10 @@ class Stories(RuleBasedStateMachine):
         assert reply.status in {200, 409}, reply.json
         known.is_released |= is_released and reply.status == 200
 
+    def everything_due(self) -> list[Coroutine[Any, Any, int]]:
+        payments = self.payments
+        return [payments.look(), payments.retry(), payments.carry_out_refunds()]
+
     @invariant()
     def what_is_announced_was_paid_once_and_in_full(self) -> None:
         announced = self.run(self.payments.facts(PaymentSucceeded))
@@ -255,6 +315,11 @@ class Stories(RuleBasedStateMachine):
             assert row["refunded_amount"] + row["refund_reserved"] <= known.amount
 
     @invariant()
+    def the_books_say_what_the_payments_say(self) -> None:
+        wrong = self.run(self.payments.rows(WRONG_PAYMENTS, 5))
+        assert [tuple(row) for row in wrong] == []
+
+    @invariant()
     def what_waits_has_a_time(self) -> None:
         for known in self.known:
             row = self.row(known)
@@ -263,6 +328,9 @@ class Stories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let everything come to its end: then the truth is known of each payment."""
+        receipts = key_of(receipts_queue("webhook"))
+        # Nobody takes the receipts here, and each notice reads them all.
+        self.run(forget(self.payments.core.redis, receipts, f"{receipts}.msgs"))
         gateway = self.payments.gateway
         gateway.is_silent, gateway.next_starts, gateway.next_refunds = False, [], []
         for known in self.known:
@@ -273,7 +341,7 @@ class Stories(RuleBasedStateMachine):
                 ).status == 200  # fmt: skip
         for _ in range(ROUNDS_MAX):
             self.payments.clock.advance(LONG)
-            found = self.run(self.payments.look()) + self.run(self.payments.carry_out_refunds())
+            found = sum(map(self.run, self.everything_due()))
             if not found:
                 break
         else:
@@ -282,11 +350,15 @@ class Stories(RuleBasedStateMachine):
             row = self.row(known)
             state = PaymentState(row["state"])
             assert state in RESTING, f"{state} after the end of all stories"
-            assert row["refund_reserved"] == 0
+            assert row["refund_reserved"] == 0, "a refund is still under way"
             if known.paid:
                 assert state in TAKEN | {PaymentState.ON_HOLD}, f"{state}, though it was paid"
             else:
                 assert state in {PaymentState.FAILED, PaymentState.CANCELLED}
+
+
+async def forget(client: redis.asyncio.Redis, *keys: str) -> None:
+    await client.delete(*keys)
 
 
 @pytest.fixture
