@@ -15,6 +15,7 @@ from services.payments.store import settlement_lists as list_store
 from shared.money import Money
 from tests.integration.payments.world import Payments
 from tests.support.clocks import START
+from tests.support.polling import eventually
 
 BASE = "/api/operations/settlement-checks"
 DAY = START.date()
@@ -309,3 +310,24 @@ async def test_a_check_that_is_not_there_is_not_found(payments: Payments) -> Non
     for check_id in ("chk_01KE70EHG0JY1QREBD77BRA2Z7", "x", "%00"):
         for path in (f"{BASE}/{check_id}", f"{BASE}/{check_id}/findings"):
             assert (await payments.api.call("GET", path)).status == 404
+
+
+async def test_the_loop_makes_the_checks_of_a_day_from_its_hour_on(
+    payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settlement_checks, "INTERVAL_SECONDS", 0.05)
+    payments.clock.advance(14 * 3_600)  # To 2 o'clock of the next day.
+    loop = asyncio.create_task(settlement_checks.check_settlements(payments.runtime))
+    try:
+        await asyncio.sleep(0.3)
+        assert await payments.sql("SELECT count(*) FROM settlement_check") == 0
+
+        payments.clock.advance(3_600)
+
+        async def both_are_done() -> bool:
+            done = await payments.sql("SELECT count(*) FROM settlement_check WHERE state = 'done'")
+            return bool(done == 2)
+
+        await eventually(both_are_done)
+    finally:
+        loop.cancel()
