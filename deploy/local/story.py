@@ -59,6 +59,13 @@ _REFUNDS: Final = """
      ORDER BY id
 """
 
+_BY_HAND: Final = """
+    SELECT at, actor, action, reason
+      FROM operator_action
+     WHERE target = $1
+     ORDER BY id
+"""
+
 # Events of a version that wrote no reference have it at the beginning of their key, and the day in
 # it; ';' follows ':', so that either way it is a few pages of an index.
 _NOTICES: Final = """
@@ -188,6 +195,7 @@ async def tell(databases: ServiceDatabases, payment_id: str) -> Story:
     ]
     refunds = await databases.fetch("payments", _REFUNDS, payment_id)
     entries += story_words.refunds(refunds)
+    entries += story_words.by_hand(await databases.fetch("payments", _BY_HAND, payment_id))
     messages = await _of_each(databases, _MESSAGES, payment_id, names)
     entries += [story_words.message(service, row) for service, row in messages]
     dead_letters = await _of_each(databases, _DEAD_LETTERS, payment_id, names)

@@ -112,6 +112,15 @@ _ENROLLMENT: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
+#: What operators do to a payment.
+_BY_HAND: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "hold": "put it on hold",
+        "release": "released it",
+        "look_up": "had the gateway asked at once",
+    }
+)
+
 #: What waiting is for, by what the gateway said last.
 _REASONS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -204,6 +213,14 @@ def refunds(rows: Iterable[asyncpg.Record]) -> Iterator[Entry]:
             reason=row["detail"],
             next_at=next_at,
         )
+
+
+def by_hand(rows: Iterable[asyncpg.Record]) -> Iterator[Entry]:
+    """Tell what operators did to the payment, and why."""
+    for row in rows:
+        deed = _BY_HAND.get(row["action"], f"did {row['action']}")
+        text = f"an operator {deed}, with the key {row['actor']}"
+        yield Entry(row["at"], "payments", "by_hand", text, reason=row["reason"])
 
 
 def notice(gateway: str, row: asyncpg.Record) -> Entry:

@@ -295,6 +295,28 @@ async def test_operators_are_part_of_the_story(new_database: str, tables: Tables
     assert story.now == f"succeeded, and {names.enrollment_id} is revoked"
 
 
+async def test_what_operators_did_to_a_payment_is_told_with_their_reason(
+    new_database: str, tables: Tables
+) -> None:
+    names = await tables.held()
+    await tables.execute(
+        "payments",
+        """
+        INSERT INTO operator_action (id, at, actor, action, target, reason)
+        VALUES ('act_1', clock_timestamp(), 'support', 'look_up', $1, 'the customer called'),
+               ('act_2', clock_timestamp(), 'support', 'hold', 'pay_of_another', 'who is that?')
+        """,
+        names.payment_id,
+    )
+
+    story = await tell(new_database, names.payment_id)
+
+    told = [(entry.text, entry.reason) for entry in story.entries if entry.event == "by_hand"]
+    assert told == [
+        ("an operator had the gateway asked at once, with the key support", "the customer called")
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
