@@ -19,6 +19,8 @@ class Mutation:
     path: str
     before: str
     after: str
+    #: Another guard, which would stop what this one lets through.
+    behind_it: Mutation | None = None
 
 
 RESEND = Mutation(
@@ -46,10 +48,17 @@ STATE_TRIGGER = Mutation(
     "    WHEN (false AND NOT CASE OLD.state\n",
 )
 
+LEDGER_ONCE = Mutation(
+    "services/payments/migrations/0007_ledger.sql",
+    "    PRIMARY KEY (payment_id, kind, occasion),\n",
+    "",
+)
+
 VERSION = Mutation(
     "services/payments/store/payments.py",
     "         WHERE payment.id = change.id\n           AND payment.version = change.version\n",
     "         WHERE payment.id = change.id\n",
+    behind_it=LEDGER_ONCE,
 )
 
 ACKNOWLEDGE_AFTER_COMMIT = Mutation(
@@ -80,11 +89,7 @@ def copy_without(mutation: Mutation, directory: Path, *more: str) -> dict[str, s
             shutil.copytree(source, directory / name)
         else:
             shutil.copy2(source, directory / name)
-    path = directory / mutation.path
-    text = path.read_text(encoding="utf-8")
-    found = text.count(mutation.before)
-    assert found == 1, f"{mutation.path} has {found} places to change: adapt the mutation"
-    path.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
+    _apply(mutation, directory)
     # Else the working directory would go first.
     environment = {**BARE, "PYTHONPATH": str(directory), "PYTHONSAFEPATH": "1"}
     imported = subprocess.run(
@@ -96,3 +101,13 @@ def copy_without(mutation: Mutation, directory: Path, *more: str) -> dict[str, s
     )
     assert Path(imported.stdout.strip()) == directory / "shared"
     return environment
+
+
+def _apply(mutation: Mutation, directory: Path) -> None:
+    path = directory / mutation.path
+    text = path.read_text(encoding="utf-8")
+    found = text.count(mutation.before)
+    assert found == 1, f"{mutation.path} has {found} places to change: adapt the mutation"
+    path.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
+    if mutation.behind_it is not None:
+        _apply(mutation.behind_it, directory)
