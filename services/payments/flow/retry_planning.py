@@ -144,6 +144,8 @@ class RetryPlanner:
         """Save retries whose payments are locked, and return the messages to publish."""
         messages: list[tuple[Message, str | None]] = []
         for each in planned:
+            if each.retry is each.known:
+                continue  # All is as it was decided before.
             await retry_store.save_retry(connection, each.retry)
             event = _event(each)
             if event is not None:
@@ -167,7 +169,7 @@ class RetryPlanner:
         if known is not None and known.state is RetryState.CANCELLED:
             return None
         after = self._after(each, standing, now)
-        return None if after is None or after is known else Planned(known, after)
+        return None if after is None else Planned(known, after)
 
     def _after(self, each: Decided, standing: Standing, now: datetime) -> Retry | None:
         before, state, known = each.before, each.change.payment.state, standing.retry

@@ -14,22 +14,24 @@ from services.payments.domain.settlement import HELD_BY_OPERATOR
 from services.payments.flow.controls import BreakerView
 from services.payments.handlers import retry_worker
 from services.payments.runtime import Runtime
-from shared.gateways.interface import Capabilities, Declined, FailureKind, Limits, Pending
+from shared.gateways.interface import (
+    Capabilities,
+    Declined,
+    FailureKind,
+    Limits,
+)
 from tests.integration.payments.retrying import (
     CARD,
-    LOST,
-    PROMPT,
     PROMPTED,
     call,
     declined,
     facts,
     paid,
-    process,
     processed,
     retry_of,
     wait_until,
 )
-from tests.integration.payments.world import Payments, running_payments, running_runtime
+from tests.integration.payments.world import Payments, running_payments
 from tests.support.fake_gateway import FakeGateway
 
 K = FailureKind
@@ -310,78 +312,6 @@ async def test_statistics_say_what_retries_bring(payments: Payments) -> None:
     assert (await payments.api.call("GET", "/api/payments/retry/stats?days=0")).status == 400
 
 
-async def test_a_payment_whose_answer_is_lost_is_no_error_and_is_begun_once_per_key(
-    payments: Payments,
-) -> None:
-    payments.gateway.next_starts.append(LOST)
-    first, again = [await process(payments, "key") for _ in range(2)]
-
-    assert (first.status, first.data["state"]) == (201, "unknown")
-    assert again.data == first.data
-    retry = await retry_of(payments, first.data)
-    assert (retry["kind"], retry["code"], retry["state"]) == (
-        "network_error",
-        "timeout",
-        "scheduled",
-    )
-    payments.gateway.charge(first.data["gatewayReference"])
-    assert await payments.retry() == 1
-    assert (await payments.read(first.data["id"]))["state"] == "succeeded"
-    assert len(payments.gateway.orders) == 1
-
-
-async def test_a_gateway_that_stays_silent_is_asked_ever_more_rarely_and_not_charged_again(
-    payments: Payments,
-) -> None:
-    payments.gateway.next_starts.append(LOST)
-    payment = await processed(payments)
-    payments.gateway.is_silent = True
-    waits = []
-    for _ in range(6):
-        waits.append(wait_until(payments, await retry_of(payments, payment)).total_seconds())
-        assert await payments.retry() == 1
-
-    assert waits == [0, 2, 4, 8, 16, 32]
-    assert len(payments.gateway.orders) == 1
-    assert (await payments.read(payment["id"]))["state"] == "unknown"
-
-
-async def test_a_look_that_finds_no_trace_of_a_lost_try_leaves_it_to_be_made_again(
-    payments: Payments,
-) -> None:
-    payments.gateway.next_starts += [LOST, LOST, paid()]
-    payment = await processed(payments)
-    await payments.retry()
-    payments.clock.advance(3_600)
-    assert await payments.look() == 1
-    looked_at = await payments.read(payment["id"])
-    assert (looked_at["state"], looked_at["reason"]) == ("pending", "not_attempted")
-
-    assert await payments.retry() == 1
-    assert (await payments.read(payment["id"]))["state"] == "succeeded"
-    assert len(payments.gateway.orders) == 3
-
-
-async def test_a_request_whose_process_died_goes_on_by_itself(payments: Payments) -> None:
-    """The first try is on record, and nobody knows whether it was sent; no caller comes back."""
-    payments.gateway.next_starts.append(LOST)
-    payment = await processed(payments)
-    await payments.sql("DELETE FROM retry")
-    await payments.sql("UPDATE payment SET reason = NULL")
-    payments.clock.advance(59)
-    await payments.look()
-    assert await payments.sql("SELECT count(*) FROM retry") == 0
-    payments.clock.advance(60)
-    await payments.look()
-    retry = await retry_of(payments, payment)
-    assert (retry["kind"], retry["code"]) == ("network_error", "not_attempted")
-
-    payments.gateway.next_starts.append(paid())
-    assert await payments.retry() == 1
-    assert (await payments.read(payment["id"]))["state"] == "succeeded"
-    assert len(payments.gateway.orders) == 2
-
-
 def restrict(runtime: Runtime, **changes: Any) -> None:
     runtime.flow.controls = replace(runtime.flow.controls, **changes)
 
@@ -513,27 +443,3 @@ async def test_a_retry_of_a_gateway_that_was_switched_off_waits_visibly(
     ) as without:
         assert await without.retry() == 0
         assert (await retry_of(without, payment))["waitsFor"] == "gateway_is_off"
-
-
-async def test_the_worker_makes_what_is_due_and_lets_nothing_slow_hold_it_up(
-    payments: Payments, new_database: str, redis_url: str
-) -> None:
-    payments.gateway.next_starts += [PROMPTED]
-    prompt = await processed(payments, method=PROMPT)
-    payments.gateway.next_look_ups.append(Pending("customer_must_confirm", "txn_1"))
-    payments.gateway.next_starts += [BROKEN, BROKEN]
-    slow = await processed(payments, product={"id": "course_2"})
-    quick = await processed(payments, product={"id": "course_3"})
-    await call(payments, "POST", slow["id"], "/now")
-    payments.gateway.is_answering.clear()
-    async with running_runtime(new_database, redis_url, payments.gateway, payments.clock) as worker:
-        (made,) = await retry_worker.take_up_due(worker, 10)
-        await call(payments, "POST", quick["id"], "/now")
-        (second,) = await retry_worker.take_up_due(worker, 10)
-        payments.gateway.next_starts += [paid(1), paid(2)]
-        payments.gateway.is_answering.set()
-        await made
-        await second
-
-    states = [(await payments.read(each["id"]))["state"] for each in (prompt, slow, quick)]
-    assert states == ["pending", "succeeded", "succeeded"]
