@@ -14,7 +14,7 @@ from typing import Final
 from services.payments import metrics
 from services.payments.domain.call_health import judge
 from services.payments.domain.model import Deferred, Payment, Verdict
-from services.payments.domain.settlement import Change, settle
+from services.payments.domain.settlement import GATEWAY_IS_OFF, Change, settle
 from services.payments.domain.state_machine import RESTING
 from services.payments.domain.statistics import step
 from services.payments.flow.admission import Flow, Purpose
@@ -172,7 +172,7 @@ async def ask(
     """
     gateway = runtime.gateways.get(payment.gateway)
     if gateway is None:
-        return Unknown("gateway_is_off")
+        return Unknown(GATEWAY_IS_OFF)
     if claim in {None, "paid"} and validation_id:
         verdict = await runtime.flow.call(
             payment.gateway,

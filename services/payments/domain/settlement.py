@@ -41,6 +41,9 @@ LATE_SUCCESS: Final = "late_success"
 #: States of a payment that ended without money.
 _ENDED_UNPAID: Final = frozenset({PaymentState.FAILED, PaymentState.CANCELLED})
 
+#: What is said instead of a gateway that is switched off: its payments wait until it is on again.
+GATEWAY_IS_OFF: Final = "gateway_is_off"
+
 #: How a reason begins when the time was over and the gateway had not closed what was open.
 STILL_OPEN: Final = "expired_open:"
 
@@ -280,7 +283,8 @@ def _settle_unknown(
 ) -> Change:
     if claim is not None or payment.state is PaymentState.PROCESSING:
         return _settle_unconfirmed(payment, verdict.reason, claim, now)
-    if now >= payment.expires_at + UNKNOWN_GIVEN_UP_AFTER:
+    was_asked = verdict.reason != GATEWAY_IS_OFF
+    if was_asked and now >= payment.expires_at + UNKNOWN_GIVEN_UP_AFTER:
         reason = f"expired_unknown:{verdict.reason}"[:REASON_LENGTH_MAX]
         return _rest(payment, PaymentState.FAILED, "expired", reason, now)
     return _wait(payment, payment.state, verdict.reason, now)

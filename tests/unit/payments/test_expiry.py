@@ -9,7 +9,7 @@ import pytest
 from services.payments.domain.check_schedule import OPEN_LOOKED_AT_FOR, UNKNOWN_GIVEN_UP_AFTER
 from services.payments.domain.ledger import HELD
 from services.payments.domain.model import Payment, PaymentState
-from services.payments.domain.settlement import LATE_SUCCESS, is_left_open, settle
+from services.payments.domain.settlement import GATEWAY_IS_OFF, LATE_SUCCESS, is_left_open, settle
 from services.payments.domain.state_machine import RESTING
 from shared.gateways.interface import Pending, Unknown
 from shared.money import Money
@@ -39,6 +39,16 @@ def test_silence_ends_a_payment_a_week_after_its_time_and_not_before(state: Paym
     assert (late.payment.state, late.event) == (S.FAILED, "expired")
     assert late.payment.reason == f"expired_unknown:{UNKNOWN.reason}"
     assert late.payment.next_check_at is None
+
+
+def test_a_gateway_that_is_switched_off_ends_nothing() -> None:
+    long_over = payment_in(S.UNKNOWN, expires_at=NOW - timedelta(days=400))
+
+    change = settle(long_over, Unknown(GATEWAY_IS_OFF), claim=None, now=NOW)
+
+    assert change is not None
+    assert change.payment.state is S.UNKNOWN
+    assert change.payment.next_check_at is not None
 
 
 def test_what_is_still_open_ends_with_its_time_and_money_is_looked_for_two_days_more() -> None:
