@@ -13,6 +13,5 @@ PARTITIONED_TABLES: Final = (
     PartitionedTable("retry_attempt", "month", id_prefix="pay"),
     PartitionedTable("attempt", "month", id_prefix="att"),
     PartitionedTable("refund", "month", id_prefix="ref"),
-    PartitionedTable("refund", "month", id_prefix="ref"),
     PartitionedTable("ledger_transfer", "month", id_prefix="pay"),
 )
