@@ -22,8 +22,15 @@ _DEADLINES: Final[ContextVar[tuple[float, float] | None]] = ContextVar(
 
 @contextmanager
 def send_within(seconds: float) -> Iterator[None]:
-    """Let nothing that is called inside leave for a gateway after this time."""
-    token = _DEADLINES.set((time.monotonic() + seconds, time.time() + seconds))
+    """Let nothing that is called inside leave for a gateway after this time.
+
+    To be entered before a try is recorded: a process may be stopped between any two steps. Of
+    several, one inside the other, the earliest holds.
+    """
+    deadlines = (time.monotonic() + seconds, time.time() + seconds)
+    if (outer := _DEADLINES.get()) is not None:
+        deadlines = (min(outer[0], deadlines[0]), min(outer[1], deadlines[1]))
+    token = _DEADLINES.set(deadlines)
     try:
         yield
     finally:

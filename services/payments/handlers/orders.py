@@ -11,6 +11,7 @@ from services.payments.flow.admission import Purpose
 from services.payments.flow.retry_planning import NOT_ATTEMPTED
 from services.payments.handlers.beginning import (
     BEYOND_START,
+    SEND_WITHIN_SECONDS,
     begin,
     put_off,
     record_outcome,
@@ -45,6 +46,7 @@ from shared.gateways.interface import (
     Unknown,
     Wallet,
 )
+from shared.gateways.send_deadline import send_within
 from shared.identifiers import is_id, new_id
 from shared.money import Money
 
@@ -99,9 +101,10 @@ async def create_payment(runtime: Runtime, payment_id: str, purchase: Purchase) 
         _require_within_limit(runtime, gateway, order)
     if (refusal := gateway.refusal(order)) is not None:
         raise InvalidInputError(refusal.problem, details={refusal.field: refusal.problem})
-    stored = await _record_order(runtime, payment_id, purchase, order)
-    if stored is not None:
-        await _start(runtime, gateway, stored)
+    with send_within(SEND_WITHIN_SECONDS):  # From before it is recorded.
+        stored = await _record_order(runtime, payment_id, purchase, order)
+        if stored is not None:
+            await _start(runtime, gateway, stored)
     return await read_payment(runtime, payment_id)
 
 

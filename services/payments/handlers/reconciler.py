@@ -13,7 +13,7 @@ from services.payments import metrics
 from services.payments.domain.model import Payment, PaymentState, Verdict
 from services.payments.domain.settlement import is_left_open
 from services.payments.flow.admission import Purpose
-from services.payments.handlers.beginning import begin, take_up
+from services.payments.handlers.beginning import SEND_WITHIN_SECONDS, begin, take_up
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask
 from services.payments.store import attempts as attempt_store
 from services.payments.store import looks as look_store
@@ -22,6 +22,7 @@ from shared.contracts.priorities import Priority
 from shared.errors import DatabaseUnavailableError, SluiceError
 from shared.gateways.interface import ActionRequired, Pending, Unknown
 from shared.gateways.registry import REGISTRY
+from shared.gateways.send_deadline import send_within
 from shared.metrics import bound
 
 log = structlog.get_logger()
@@ -103,9 +104,10 @@ async def _begin(runtime: Runtime, payment: Payment) -> None:
     gateway = runtime.gateways.get(payment.gateway)
     if gateway is None:
         return  # It is not claimed as long as it is off.
-    stored = await take_up(runtime, payment.id, payment.reference)
-    if stored is not None:
-        await begin(runtime, gateway, stored)
+    with send_within(SEND_WITHIN_SECONDS):  # From before it is taken up.
+        stored = await take_up(runtime, payment.id, payment.reference)
+        if stored is not None:
+            await begin(runtime, gateway, stored)
 
 
 async def _reconcile_one(runtime: Runtime, payment: Payment, stored: StoredOrder) -> None:

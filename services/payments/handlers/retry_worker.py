@@ -314,12 +314,14 @@ async def _try_again(
     async def make() -> Outcome:
         # Begun only when it has its turn, so that a try which is put off was none. What goes wrong
         # with that says nothing of the gateway, whose calls are judged.
-        try:
-            sent.append(await retry_steps.begin(runtime, claim, position, is_counted=is_counted))
-        except SluiceError as error:
-            problems.append(error)
-            return _NOT_MADE
         with send_within(retry_steps.send_within_seconds(runtime)):
+            try:
+                sent.append(
+                    await retry_steps.begin(runtime, claim, position, is_counted=is_counted)
+                )
+            except SluiceError as error:
+                problems.append(error)
+                return _NOT_MADE
             return await gateway.start(sent[0].order)
 
     asked_at = runtime.core.clock()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,8 @@ from services.payments.store import retries as retry_store
 from services.payments.store.retries import Claim
 from shared.contracts.priorities import Priority
 from shared.database import Connection
-from shared.gateways.interface import FailureKind
+from shared.gateways import send_deadline
+from shared.gateways.interface import FailureKind, Order, Outcome
 from tests.integration.payments.retrying import (
     LOST,
     PROMPT,
@@ -417,3 +420,30 @@ async def told_late(payments: Payments) -> tuple[str, str]:
 
 async def test_what_was_said_of_one_try_says_nothing_of_the_next(payments: Payments) -> None:
     assert await told_late(payments) == ("pending", "running")
+
+
+async def test_whoever_is_stopped_between_the_record_and_the_call_sends_nothing(
+    payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of first tries and of retries: the time runs from before the record."""
+    seen: list[bool] = []
+    insert_attempt, start = attempt_store.insert_attempt, payments.gateway.start
+
+    async def stopped(*arguments: Any, **options: Any) -> None:
+        await insert_attempt(*arguments, **options)
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 31, time=time.time)
+        monkeypatch.setattr(send_deadline, "time", later)
+
+    async def watched(order: Order) -> Outcome:
+        seen.append(send_deadline.is_too_late())
+        monkeypatch.undo()
+        return await start(order)
+
+    for making in (processed, lambda payments: payments.retry()):
+        payments.gateway.next_starts.append(BROKEN)
+        payments.clock.advance(60)
+        monkeypatch.setattr(attempt_store, "insert_attempt", stopped)
+        monkeypatch.setattr(payments.gateway, "start", watched)
+        await making(payments)
+
+    assert seen == [True, True]

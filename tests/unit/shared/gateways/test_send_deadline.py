@@ -56,6 +56,16 @@ def test_it_is_too_late_by_either_clock(clocks: Clocks, clock: str) -> None:
     assert not is_too_late()
 
 
+def test_of_two_deadlines_the_earlier_one_holds(clocks: Clocks) -> None:
+    with send_within(30):
+        clocks.since_boot += 20
+        with send_within(30):
+            clocks.since_boot += 11
+            assert is_too_late()
+        with send_within(1):
+            assert is_too_late()
+
+
 async def test_a_deadline_is_that_of_its_task_and_of_the_calls_it_makes(clocks: Clocks) -> None:
     with send_within(5):
         clocks.since_boot += 6
