@@ -7,6 +7,7 @@ it. It waits in PostgreSQL, and whoever takes it up, a repeated request or a wor
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -52,6 +53,10 @@ from shared.messaging.envelope import Outgoing
 #: worker left behind, come later than that.
 SEND_WITHIN_SECONDS: Final = 30.0
 
+#: How long whoever begins what was put off holds it, by the clock of the database. After that
+#: nothing is sent any more, and what was sent is answered or given up.
+LEASE_SECONDS: Final = 60.0
+
 #: States in which nothing is begun anew: it has ended, or a notice says that there is money.
 BEYOND_START: Final = RESTING | {PaymentState.PROCESSING}
 
@@ -80,6 +85,9 @@ async def begin(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder) 
     else:
         await record_outcome(runtime, stored, verdict, asked_at, traceparent)
         metrics.CREATED.labels(gateway.name, VERDICT_NAMES[type(verdict)]).inc()
+        if stored.is_put_off:
+            async with runtime.core.database.connection() as connection:
+                await attempt_store.let_go_attempt(connection, order.reference)
     return verdict
 
 
@@ -96,15 +104,21 @@ async def _record_put_off(runtime: Runtime, stored: StoredOrder, deferred: Defer
 
 
 async def take_up(runtime: Runtime, payment_id: str, reference: str) -> StoredOrder | None:
-    """Take an attempt that was put off, to begin it; None when another has, or it is too late."""
+    """Take an attempt that was put off, to begin it; None when another has, or it is too late.
+
+    A worker and a repeated request may both want it: one gets it, and as long as it is at work the
+    other neither sends it nor asks whether it was sent.
+    """
     now = runtime.core.clock()
     async with runtime.core.database.transaction() as connection:
         payment = await payment_store.lock_payment(connection, payment_id)
         if payment.state in BEYOND_START or payment.reference != reference:
             return None
-        if not await attempt_store.take_up_attempt(connection, reference, now):
+        is_taken = await attempt_store.take_up_attempt(connection, reference, now, LEASE_SECONDS)
+        if not is_taken:
             return None
-        return (await attempt_store.find_orders(connection, [reference]))[reference]
+        stored = (await attempt_store.find_orders(connection, [reference]))[reference]
+    return replace(stored, is_put_off=True)
 
 
 def put_off(deferred: Deferred, now: datetime, payment_id: str) -> GatewayUnavailableError:

@@ -19,7 +19,6 @@ from services.payments.handlers.beginning import (
 )
 from services.payments.runtime import Runtime
 from services.payments.store import attempts as attempt_store
-from services.payments.store import looks as look_store
 from services.payments.store import payment_views
 from services.payments.store import payments as payment_store
 from services.payments.store.attempts import StoredOrder
@@ -226,16 +225,15 @@ async def _resume(
     """Carry on a request that was cut off: never a second try while the first may be one."""
     if last.state not in {"started", "abandoned"}:
         return None
+    if last.is_in_hand:  # What was put off is also begun by workers.
+        raise GatewayUnavailableError(
+            "a worker asks the gateway at this moment; repeat the request with the same key",
+            details={"paymentId": last.payment_id},
+        )
     async with runtime.core.database.connection() as connection:
         payment = (await payment_store.find_by_ids(connection, [last.payment_id]))[last.payment_id]
         if payment.state in BEYOND_START:
             return None
-        if await look_store.is_leased(connection, payment.id):
-            # It may be beginning it: what was put off is also begun by workers.
-            raise GatewayUnavailableError(
-                "a worker asks the gateway at this moment; repeat the request with the same key",
-                details={"paymentId": payment.id},
-            )
         if payment.retries_automatically and await find_retry(connection, payment.id) is not None:
             return None  # It goes on by itself.
         stored = (await attempt_store.find_orders(connection, [last.reference]))[last.reference]

@@ -53,3 +53,6 @@ ALTER TABLE attempt DROP CONSTRAINT attempt_state_check;
 ALTER TABLE attempt
     ADD CONSTRAINT attempt_state_check CHECK (
         state IN ('started', 'put_off', 'open', 'refused', 'abandoned')) NOT VALID;
+
+-- Set while somebody begins what was put off: nobody else may take it for an attempt that was cut off.
+ALTER TABLE attempt ADD COLUMN in_hand_until timestamptz;

@@ -24,6 +24,8 @@ class Attempt:
     payment_id: str
     number: int
     state: str
+    #: It was put off, and somebody may be sending it at this moment.
+    is_in_hand: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class StoredOrder:
     order: Order
     checkout_url: str | None
     return_url: str | None
-    #: The gateway never heard of it: it could not be asked yet.
+    #: It was put off: until it is begun, the gateway has not heard of it.
     is_put_off: bool = False
 
 
@@ -94,7 +96,13 @@ async def open_attempt(
     await connection.execute(_OPEN_ATTEMPT, reference, handle, checkout_url)
 
 
-_PUT_OFF: Final = "UPDATE attempt SET state = 'put_off' WHERE reference = $1 AND state = 'started'"
+_PUT_OFF: Final = """
+    UPDATE attempt
+       SET state = 'put_off',
+           in_hand_until = NULL
+     WHERE reference = $1
+       AND state = 'started'
+"""
 
 
 async def put_off_attempt(connection: Connection, reference: str) -> None:
@@ -107,16 +115,31 @@ async def put_off_attempt(connection: Connection, reference: str) -> None:
 _TAKE_UP: Final = """
     UPDATE attempt
        SET state = 'started',
-           created_at = $2
+           created_at = $2,
+           in_hand_until = clock_timestamp() + make_interval(secs => $3)
      WHERE reference = $1
        AND state = 'put_off'
  RETURNING reference
 """
 
 
-async def take_up_attempt(connection: Connection, reference: str, now: datetime) -> bool:
-    """Take an attempt that was put off, and tell whether it was there to be taken."""
-    return await connection.fetchval(_TAKE_UP, reference, now) is not None
+async def take_up_attempt(
+    connection: Connection, reference: str, now: datetime, lease_seconds: float
+) -> bool:
+    """Take an attempt that was put off, and tell whether it was there to be taken.
+
+    Until it is let go, or the lease is over, nobody else takes it for one that was cut off.
+    """
+    taken = await connection.fetchval(_TAKE_UP, reference, now, lease_seconds)
+    return taken is not None
+
+
+_LET_GO: Final = "UPDATE attempt SET in_hand_until = NULL WHERE reference = $1"
+
+
+async def let_go_attempt(connection: Connection, reference: str) -> None:
+    """End the hold on an attempt whose call has ended, and whose answer is recorded."""
+    await connection.execute(_LET_GO, reference)
 
 
 _ORDERS: Final = """
@@ -160,7 +183,8 @@ def _order(record: asyncpg.Record) -> StoredOrder:
 
 
 _LAST_ATTEMPT: Final = """
-    SELECT reference, payment_id, number, state
+    SELECT reference, payment_id, number, state,
+           coalesce(in_hand_until > clock_timestamp(), false)
       FROM attempt
      WHERE payment_id = $1
      ORDER BY number DESC

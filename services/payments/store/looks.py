@@ -61,14 +61,3 @@ async def claim_due(
         _CLAIM_DUE, now, priority, [*allowed], [*allowed.values()], limit, CHECK_LEASE_SECONDS
     )
     return [payment_of(record) for record in records]
-
-
-_IS_LEASED: Final = """
-    SELECT coalesce(check_leased_until > clock_timestamp(), false) FROM payment WHERE id = $1
-"""
-
-
-async def is_leased(connection: Connection, payment_id: str) -> bool:
-    """Tell whether a worker is at work at a payment that is there."""
-    leased: bool = await connection.fetchval(_IS_LEASED, payment_id)
-    return leased

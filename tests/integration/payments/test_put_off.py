@@ -78,7 +78,7 @@ async def test_processes_that_begin_it_at_once_send_it_once(
 ) -> None:
     other = running_runtime(new_database, redis_url, payments.gateway, payments.clock)
     async with other as second:
-        for number in range(1, 16):
+        for number in range(1, 41):
             await put_off(
                 payments, f"k{number}", method={"type": "prompt", "phone": "237670000000"}
             )
@@ -90,7 +90,7 @@ async def test_processes_that_begin_it_at_once_send_it_once(
             )
 
             assert len(payments.gateway.orders) == number
-    assert [number for number, _ in await attempts(payments)] == [1] * 15
+    assert [number for number, _ in await attempts(payments)] == [1] * 40
 
 
 async def test_a_repetition_while_a_worker_begins_it_begins_nothing(payments: Payments) -> None:
