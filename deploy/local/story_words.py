@@ -138,6 +138,7 @@ _REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "breaker_half_open": "the gateway failed too often and is being tried out",
         "held_by_operator": "an operator holds it until it is released",
         "released_by_operator": "an operator released it, and its gateway is asked",
+        "retry_begun": "another try is on its way to the gateway",
         "gateway_pending": "the gateway says that the payment is still on its way",
         "invalid_transaction": "the gateway does not know the transaction that the notice names",
     }

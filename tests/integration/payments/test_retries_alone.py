@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from services.payments.handlers import retry_worker
 from services.payments.handlers.orders import Purchase
 from services.payments.handlers.retries import process_payment
-from shared.gateways.interface import Card, FailureKind, Pending
+from shared.gateways.interface import Card, FailureKind, Outcome, Pending
 from shared.money import Money
 from tests.integration.payments.retrying import (
     LOST,
@@ -197,3 +198,23 @@ async def test_the_worker_finds_what_is_due_and_what_was_left_behind(payments: P
     with pytest.raises(asyncio.CancelledError):
         await worker
     assert len(payments.gateway.orders) == 4
+
+
+@pytest.mark.parametrize("answer", [paid(), LOST], ids=["paid", "lost"])
+async def test_a_first_try_that_is_put_off_needs_no_caller_either(
+    payments: Payments, answer: Outcome
+) -> None:
+    runtime = payments.runtime
+    runtime.flow.controls = replace(runtime.flow.controls, paused={"all": "incident"})
+    payment = await processed(payments)
+    assert (payment["state"], payment["reason"]) == ("created", "paused:all")
+    assert payments.gateway.orders == []
+    reply = await call(payments, "POST", payment["id"])
+    assert (reply.status, reply.error["code"]) == (409, "retry_conflict")
+
+    runtime.flow.controls = replace(runtime.flow.controls, paused={})
+    payments.gateway.next_starts += [answer, paid()]
+    payments.clock.advance(60)
+    assert await payments.look() == 1
+    await payments.retry()
+    assert (await payments.read(payment["id"]))["state"] == "succeeded"
