@@ -130,6 +130,32 @@ async def test_a_receiver_that_is_full_takes_little_more_than_its_capacity(
         await eventually(all_handled)
 
 
+async def test_a_worker_leaves_to_others_the_queues_that_it_is_told_to(
+    payments_core: Core, enrollment_core: Core, redis_url: str
+) -> None:
+    handled: list[str] = []
+
+    async def handle(deliveries: Deliveries) -> None:
+        handled.extend(delivery.message.payment_id for delivery in deliveries)
+
+    await send(payments_core, 1)
+    left = key_of("enrollment.grants")
+    async with enrollment_worker(
+        enrollment_core, redis_url, handle, left_out=["enrollment.grants"]
+    ) as part:
+        assert not part.problems()
+        for _ in range(2):  # Twice what another consumer waits for in Redis.
+            await asyncio.sleep(0.2)
+            assert await payments_core.redis.llen(left) == 1
+
+    async with enrollment_worker(enrollment_core, redis_url, handle):
+
+        async def is_handled() -> bool:
+            return handled == ["pay_0"]
+
+        await eventually(is_handled)
+
+
 async def test_what_is_no_receipt_is_dropped_and_the_next_one_is_taken(
     payments_core: Core, redis_url: str
 ) -> None:

@@ -11,6 +11,7 @@ from services.payments.domain.limits import GatewayLimit, Limits
 from services.payments.flow.configured import breaker_policy_of, in_force, limits_of
 from services.payments.settings import PaymentsSettings
 from services.payments.store.controls import StoredControls
+from shared.contracts.priorities import THRESHOLDS, Priority, Thresholds
 from tests.support.settings import gateways_of_tests
 
 
@@ -82,3 +83,42 @@ def test_breakers_are_as_sensitive_as_they_are_configured(monkeypatch: pytest.Mo
     assert (policy.window, policy.open_for) == (timedelta(seconds=10), timedelta(minutes=2))
     assert (policy.calls_min, policy.probes) == (4, 3)
     assert policy.probes_lost_after > timedelta(seconds=30)
+
+
+def test_a_worker_takes_every_priority_unless_it_is_told_which(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert settings(monkeypatch).payments_priorities == frozenset(Priority)
+    assert settings(monkeypatch, PAYMENTS_PRIORITIES="").payments_priorities == frozenset(Priority)
+    some = settings(monkeypatch, PAYMENTS_PRIORITIES="high, normal")
+    assert some.payments_priorities == {Priority.HIGH, Priority.NORMAL}
+
+
+def test_thresholds_of_a_currency_replace_those_that_are_built_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = settings(monkeypatch, PAYMENT_PRIORITY_THRESHOLDS="XAF=1:2,NGN=10:20")
+
+    assert given.priority_thresholds["XAF"] == Thresholds(1, 2)
+    assert given.priority_thresholds["NGN"] == Thresholds(10, 20)
+    assert given.priority_thresholds["EUR"] == THRESHOLDS["EUR"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PAYMENTS_PRIORITIES", "urgent"),
+        ("PAYMENTS_PRIORITIES", "high,,normal"),
+        ("PAYMENT_PRIORITY_THRESHOLDS", "XAF=5"),
+        ("PAYMENT_PRIORITY_THRESHOLDS", "XAF=20:10"),
+        ("PAYMENT_MINIMUM_SHARE", "0"),
+        ("PAYMENT_MINIMUM_SHARE", "51"),
+        ("MAX_CONCURRENT_PAYMENTS", "0"),
+        ("PAYMENT_BATCH_SIZE", "0"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    with pytest.raises(ValidationError, match=variable):
+        settings(monkeypatch, **{variable: value})
