@@ -20,6 +20,7 @@ from services.payments.runtime import Judgement, Runtime
 from services.payments.store import attempts as attempt_store
 from services.payments.store import payments as payment_store
 from services.payments.store import retries as retry_store
+from services.payments.store.attempts import StoredOrder
 from services.payments.store.retries import Claim
 from shared.contracts.priorities import Priority
 from shared.database import Connection
@@ -40,7 +41,7 @@ from tests.integration.payments.world import Payments, running_runtime
 from tests.support.polling import eventually
 
 BROKEN = declined(FailureKind.PROCESSING_ERROR)
-AT_ONCE = (timedelta(0),) * 10_000
+SOON = (timedelta(seconds=1),) * 10_000
 
 
 @pytest.fixture
@@ -53,12 +54,12 @@ async def other(payments: Payments, new_database: str, redis_url: str) -> AsyncI
 
 
 def retry_for_ever(*runtimes: Runtime) -> None:
-    """Let every failure be followed by a retry at once, without an end."""
+    """Let every failure be followed by a retry a second later, without an end."""
     for runtime in runtimes:
         planner = runtime.retries
-        delays = dict.fromkeys(FailureKind, AT_ONCE)
+        delays = dict.fromkeys(FailureKind, SOON)
         planner.policy = replace(
-            planner.policy, delays=delays, prompt_delays=AT_ONCE, tries_max=10_000
+            planner.policy, delays=delays, prompt_delays=SOON, tries_max=10_000
         )
 
 
@@ -181,6 +182,7 @@ async def test_two_workers_make_each_retry_once(payments: Payments, other: Runti
     payments.gateway.next_starts += [BROKEN] * 41
     await processed(payments, method=PROMPT)
     for made in range(1, 41):
+        payments.clock.advance(1)
         for tasks in await asyncio.gather(
             retry_worker.take_up_due(payments.runtime, 5), retry_worker.take_up_due(other, 5)
         ):
@@ -194,6 +196,7 @@ async def begun_by_both(payments: Payments, other: Runtime, rounds: int) -> int:
     payments.gateway.next_starts += [BROKEN] * (2 * rounds + 1)
     await processed(payments, method=PROMPT)
     for _ in range(rounds):
+        payments.clock.advance(1)
         claim = await claimed(payments)
         await asyncio.gather(
             retry_worker.make_retry(payments.runtime, claim),
@@ -210,22 +213,37 @@ async def test_two_workers_with_one_claim_begin_one_try(payments: Payments, othe
     assert await begun_by_both(payments, other, 30) == 30
 
 
+async def begun_from_one_position(
+    payments: Payments, other: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """Let two workers begin the same retry at once, without a look at claim or payment."""
+    monkeypatch.setattr(retry_steps, "_lock", unguarded_lock)
+    payments.gateway.next_starts.append(BROKEN)
+    await processed(payments)
+    payments.clock.advance(60)
+    claim = await claimed(payments)
+    position = await retry_steps.read_position(payments.runtime, claim)
+    begun = await asyncio.gather(
+        retry_steps.begin(payments.runtime, claim, position, is_counted=True),
+        retry_steps.begin(other, claim, position, is_counted=True),
+        return_exceptions=True,
+    )
+    return sum(isinstance(each, StoredOrder) for each in begun)
+
+
 async def test_the_schema_alone_lets_one_of_two_begin(
     payments: Payments, other: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry_steps, "_lock", unguarded_lock)
-
-    assert await begun_by_both(payments, other, 20) == 20
+    assert await begun_from_one_position(payments, other, monkeypatch) == 1
 
 
 async def test_without_any_guard_two_begin(
     payments: Payments, other: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tests above notice when the guards are missing."""
-    monkeypatch.setattr(retry_steps, "_lock", unguarded_lock)
     await payments.sql("ALTER TABLE retry_attempt DROP CONSTRAINT retry_attempt_pkey")
 
-    assert await begun_by_both(payments, other, 20) > 20
+    assert await begun_from_one_position(payments, other, monkeypatch) == 2
 
 
 async def unguarded_lock(
