@@ -25,14 +25,23 @@ CHUNK: Final = 500
 CHECKED_MAX: Final = 50
 
 # A body belongs to a message that waits or that a worker has fetched; moving from one to the other
-# is atomic too, so a body that is in neither place is an orphan.
+# is atomic too, so a body that is in neither place is an orphan. The sets of what workers have
+# fetched come and go with their content, so those of live workers are named here, in the same
+# atomic step, and only those of dead ones before it. All keys are of one slot.
 _DELETE_ORPHANS: Final = """
+    local fetched = {}
+    for i = 4, #KEYS do
+        fetched[#fetched + 1] = KEYS[i]
+    end
+    for _, worker in ipairs(redis.call('zrange', KEYS[3], 0, -1)) do
+        fetched[#fetched + 1] = ARGV[1] .. worker .. ARGV[2]
+    end
     local deleted = 0
-    for i = 1, #ARGV do
+    for i = 3, #ARGV do
         local id = ARGV[i]
         local found = redis.call('lpos', KEYS[1], id)
-        for k = 3, #KEYS do
-            found = found or (redis.call('sismember', KEYS[k], id) == 1)
+        for _, key in ipairs(fetched) do
+            found = found or (redis.call('sismember', key, id) == 1)
         end
         if not found then
             deleted = deleted + redis.call('hdel', KEYS[2], id)
@@ -101,10 +110,12 @@ async def _purge_orphans(client: redis.asyncio.Redis, prefix: str, name: str) ->
     if not doubtful:
         return 0
     pattern = f"{_literal(prefix)}:__acks__.*.{_literal(name)}"
-    keys = [key, f"{key}.msgs", *_texts([each async for each in client.scan_iter(match=pattern)])]
+    dead = _texts([each async for each in client.scan_iter(match=pattern)])
+    keys = [key, f"{key}.msgs", f"{prefix}:__heartbeats__", *dead]
     purged = 0
     for ids in _chunks(doubtful, CHECKED_MAX):
-        answer: Any = client.eval(_DELETE_ORPHANS, len(keys), *keys, *ids)
+        around = (f"{prefix}:__acks__.", f".{name}")  # A worker's id, in the name of its set.
+        answer: Any = client.eval(_DELETE_ORPHANS, len(keys), *keys, *around, *ids)
         purged += int(await answer)
     return purged
 

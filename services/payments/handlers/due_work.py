@@ -15,11 +15,11 @@ from shared.gateways.registry import REGISTRY
 
 log = structlog.get_logger()
 
-#: Rows that one look takes up.
+#: Rows that one look takes up, where nothing else is said.
 BATCH_MAX: Final = 50
 
-#: Rows in hand at once.
-IN_HAND_MAX: Final = 4 * BATCH_MAX
+#: Batches in hand at once.
+BATCHES_MAX: Final = 4
 
 
 async def take_up_for_ever(
@@ -27,6 +27,7 @@ async def take_up_for_ever(
     take_up: Callable[[int], Awaitable[list[asyncio.Task[None]]]],
     *,
     interval_seconds: float,
+    batch_size: Callable[[], int] = lambda: BATCH_MAX,
 ) -> None:
     """Let `take_up` begin work on as many due rows as there is room for, again and again.
 
@@ -34,11 +35,13 @@ async def take_up_for_ever(
         what: The name of the work, for logs.
         take_up: Claims at most so many rows, by a lease that runs out, and begins their work.
         interval_seconds: Pause when nothing, or not much, is due.
+        batch_size: Rows that one look takes up; it may change.
     """
     in_hand: set[asyncio.Task[None]] = set()
     try:
         while True:
-            room = min(BATCH_MAX, IN_HAND_MAX - len(in_hand))
+            size = batch_size()
+            room = max(0, min(size, BATCHES_MAX * size - len(in_hand)))
             taken: list[asyncio.Task[None]] = []
             try:
                 taken = await take_up(room)
@@ -49,7 +52,7 @@ async def take_up_for_ever(
             in_hand -= ended
             for task in ended:
                 task.result()  # What nobody foresaw ends the process, and is started anew.
-            if len(in_hand) >= IN_HAND_MAX:
+            if len(in_hand) >= BATCHES_MAX * size:
                 await asyncio.wait(in_hand, return_when=asyncio.FIRST_COMPLETED)
             elif len(taken) < room:
                 await asyncio.sleep(interval_seconds)

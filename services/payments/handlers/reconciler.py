@@ -14,21 +14,19 @@ from services.payments.domain.model import Payment, PaymentState, Verdict
 from services.payments.domain.settlement import is_left_open
 from services.payments.flow.admission import Purpose
 from services.payments.handlers.beginning import SEND_WITHIN_SECONDS, begin, take_up
+from services.payments.handlers.due_work import take_up_for_ever
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask
 from services.payments.store import attempts as attempt_store
 from services.payments.store import looks as look_store
 from services.payments.store.attempts import StoredOrder
 from shared.contracts.priorities import Priority
-from shared.errors import DatabaseUnavailableError, SluiceError
+from shared.errors import SluiceError
 from shared.gateways.interface import ActionRequired, Pending, Unknown
 from shared.gateways.registry import REGISTRY
 from shared.gateways.send_deadline import send_within
 from shared.metrics import bound
 
 log = structlog.get_logger()
-
-#: Batches of looks that may be in flight: a slow gateway holds up its own payments only.
-BATCHES_MAX: Final = 4
 
 #: Pause of the reconciler when nothing is due; confirmations are due after 2 s at the earliest.
 RECONCILE_INTERVAL_SECONDS: Final = 1.0
@@ -39,28 +37,12 @@ async def reconcile(runtime: Runtime) -> None:
 
     Each look ends on its own; a new one begins as soon as there is room for it.
     """
-    looks: set[asyncio.Task[None]] = set()
-    try:
-        while True:
-            size = runtime.flow.controls.batch_size
-            room = min(size, BATCHES_MAX * size - len(looks))
-            taken: list[asyncio.Task[None]] = []
-            try:
-                taken = await take_up_due(runtime, room)
-            except DatabaseUnavailableError as error:
-                log.warning("reconciler_waits", reason=error.message)
-            looks.update(taken)
-            ended = {look for look in looks if look.done()}
-            for look in ended:
-                look.result()  # What nobody foresaw ends the process, and is started anew.
-            looks -= ended
-            if len(looks) >= BATCHES_MAX * size:
-                await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
-            elif len(taken) < room:
-                await asyncio.sleep(RECONCILE_INTERVAL_SECONDS)
-    finally:
-        for look in looks:
-            look.cancel()
+    await take_up_for_ever(
+        "looks",
+        partial(take_up_due, runtime),
+        interval_seconds=RECONCILE_INTERVAL_SECONDS,
+        batch_size=lambda: runtime.flow.controls.batch_size,
+    )
 
 
 async def take_up_due(runtime: Runtime, most: int) -> list[asyncio.Task[None]]:

@@ -26,6 +26,7 @@ from services.payments.flow.admission import Purpose
 from services.payments.flow.retry_planning import NOT_ATTEMPTED, SURE_AFTER
 from services.payments.handlers import retry_steps
 from services.payments.handlers.beginning import record_outcome
+from services.payments.handlers.due_work import take_up_for_ever
 from services.payments.handlers.retry_steps import NotBegunError, Position
 from services.payments.runtime import Runtime
 from services.payments.store import retries as retry_store
@@ -33,7 +34,7 @@ from services.payments.store import retry_lists
 from services.payments.store.attempts import StoredOrder
 from services.payments.store.retries import Claim
 from shared.contracts.priorities import Priority
-from shared.errors import DatabaseUnavailableError, SluiceError
+from shared.errors import SluiceError
 from shared.gateways.interface import (
     ActionRequired,
     Checkout,
@@ -68,34 +69,24 @@ async def make_retries(runtime: Runtime) -> None:
 
     Each ends on its own; a new one begins as soon as there is room for it.
     """
-    made: set[asyncio.Task[None]] = set()
     interval = runtime.settings.retry_processing_interval.total_seconds()
-    next_sweep = 0.0
-    loop = asyncio.get_running_loop()
-    try:
-        while True:
-            room = runtime.flow.controls.batch_size - len(made)
-            taken: list[asyncio.Task[None]] = []
-            try:
-                if loop.time() >= next_sweep:
-                    await park_surplus(runtime)
-                    taken += await take_over_left(runtime, room)
-                    next_sweep = loop.time() + interval
-                taken += await take_up_due(runtime, room - len(taken))
-            except DatabaseUnavailableError as error:
-                log.warning("retries_wait", reason=error.message)
-            made.update(taken)
-            ended = {task for task in made if task.done()}
-            for task in ended:
-                task.result()  # What nobody foresaw ends the process, and is started anew.
-            made -= ended
-            if len(taken) < room or not made:
-                await asyncio.sleep(min(LOOK_SECONDS, interval))
-            else:
-                await asyncio.wait(made, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in made:
-            task.cancel()
+    loop, next_sweep = asyncio.get_running_loop(), 0.0
+
+    async def take_up(room: int) -> list[asyncio.Task[None]]:
+        nonlocal next_sweep
+        if loop.time() >= next_sweep:
+            await park_surplus(runtime)
+            next_sweep = loop.time() + interval
+            if left := await take_over_left(runtime, room):
+                return left
+        return await take_up_due(runtime, room)
+
+    await take_up_for_ever(
+        "retries",
+        take_up,
+        interval_seconds=min(LOOK_SECONDS, interval),
+        batch_size=lambda: runtime.flow.controls.batch_size,
+    )
 
 
 async def take_up_due(runtime: Runtime, most: int) -> list[asyncio.Task[None]]:

@@ -50,7 +50,7 @@ async def refunded(
         "payments",
         "INSERT INTO refund (id, payment_id, gateway, amount, currency, state, reason,"
         " requested_by, next_look_at, created_at, updated_at)"
-        " VALUES ($1, $2, 'sslcommerz', $3, 'BDT', 'requested', 'why', 'operator', $4, $4, $4)",
+        " VALUES ($1, $2, 'sslcommerz', $3, 'BDT', 'requested', 'why', 'operator', now(), $4, $4)",
         REFUND_ID,
         names.payment_id,
         amount,
@@ -83,7 +83,7 @@ async def disputed(tables: Tables, state: str = "lost") -> Stored:
         "payments",
         "INSERT INTO dispute (id, payment_id, gateway, handle, amount, currency, state, reason,"
         " next_look_at, opened_at, created_at, updated_at)"
-        " VALUES ($1, $2, 'sslcommerz', 'du_1', $3, 'BDT', $4, 'fraudulent', $5, $5, $5, $5)",
+        " VALUES ($1, $2, 'sslcommerz', 'du_1', $3, 'BDT', $4, 'fraudulent', now(), $5, $5, $5)",
         DISPUTE_ID,
         names.payment_id,
         AMOUNT,
