@@ -135,7 +135,15 @@ class Flow:
 
         What `make` returns is judged; what it raises passes through, and blames no gateway.
         """
-        while (deferral := await self._come_to_turn(gateway, priority, purpose)) is not None:
+        while True:
+            deferral = self.deferral(gateway, priority) if self._is_restricted else None
+            if deferral is None:
+                if not self._waiting and self._has_turn(gateway, purpose):
+                    self._take_turn(gateway, purpose)
+                    break
+                deferral = await self._wait(gateway, priority, purpose)
+                if deferral is None:
+                    break
             seconds = self._seconds_of_hold(deferral)
             if seconds is None:
                 return deferral
@@ -194,17 +202,6 @@ class Flow:
         taken, self._observed = self._observed, {}
         return taken
 
-    async def _come_to_turn(
-        self, gateway: str, priority: Priority, purpose: Purpose
-    ) -> Deferred | None:
-        """Take a turn as soon as there is one, or return why and until when there will be none."""
-        if self._is_restricted and (deferral := self.deferral(gateway, priority)) is not None:
-            return deferral
-        if self._waiting or not self._has_turn(gateway, purpose):
-            return await self._wait(gateway, priority, purpose)
-        self._take_turn(gateway, purpose)
-        return None
-
     def _seconds_of_hold(self, deferral: Deferred) -> float | None:
         """Return how long to wait when a gateway wants a moment only; None when it is longer."""
         seconds = (deferral.until - self._clock()).total_seconds()
@@ -213,11 +210,13 @@ class Flow:
 
     def _observe(self, gateway: str, outcome: object) -> None:
         has_failed, retry_after_seconds = self._judge(outcome)
-        observed = self._observed.setdefault(gateway, Observed())
+        observed = self._observed.get(gateway)
+        if observed is None:
+            observed = self._observed[gateway] = Observed()
         observed.calls += 1
         observed.failures += has_failed
-        observed.retry_after_seconds = max(observed.retry_after_seconds, retry_after_seconds)
         if retry_after_seconds > 0:
+            observed.retry_after_seconds = max(observed.retry_after_seconds, retry_after_seconds)
             self._hold(gateway, retry_after_seconds)
 
     def _hold(self, gateway: str, seconds: float) -> None:
@@ -235,6 +234,7 @@ class Flow:
         self._is_restricted = bool(controls.paused) or any(
             breaker.state is not BreakerState.CLOSED for breaker in controls.breakers.values()
         )
+        self._has_limits = bool(controls.gateway_calls or controls.gateway_rate)
         for gateway, breaker in controls.breakers.items():
             if breaker is not before.breakers.get(gateway) or gateway not in self._probes_left:
                 self._probes_left[gateway] = breaker.probes
@@ -243,12 +243,15 @@ class Flow:
 
     def _has_turn(self, gateway: str, purpose: Purpose) -> bool:
         controls, in_flight = self._controls, self._in_flight_of.get(gateway, 0)
+        if in_flight >= controls.calls:
+            return False
         if purpose is Purpose.CHARGE and self._charges >= controls.charges:
             return False
-        share = controls.gateway_calls.get(gateway)
+        return not self._has_limits or self._is_within_share(gateway, in_flight)
+
+    def _is_within_share(self, gateway: str, in_flight: int) -> bool:
+        share = self._controls.gateway_calls.get(gateway)
         if share is not None and (in_flight >= share or not self._has_own_shares()):
-            return False
-        if in_flight >= controls.calls:
             return False
         return self._has_token(gateway)
 
@@ -270,7 +273,9 @@ class Flow:
     def _leave(self, gateway: str, purpose: Purpose) -> None:
         self._charges -= purpose is Purpose.CHARGE
         self._in_flight_of[gateway] -= 1
-        self._admit()
+        if self._waiting:
+            # What only asked has freed one turn of one gateway, and so can admit one at most.
+            self._admit(1 if purpose is Purpose.CHECK else None)
 
     async def _wait(self, gateway: str, priority: Priority, purpose: Purpose) -> Deferred | None:
         turn: asyncio.Future[Deferred | None] = asyncio.get_running_loop().create_future()
@@ -286,13 +291,14 @@ class Flow:
                 self._leave(gateway, purpose)  # It was given a turn, and goes without using it.
             raise
 
-    def _admit(self) -> None:
-        """Give turns to those who wait, as long as somebody who waits has one."""
-        while self._waiting and (chosen := self._next()) is not None:
+    def _admit(self, most: int | None = None) -> None:
+        """Give turns to those who wait, to `most` at the most, while somebody of them has one."""
+        while most != 0 and self._waiting and (chosen := self._next()) is not None:
             priority, waiter = chosen
             self._pop(priority, waiter)
             if waiter.turn.done():
                 continue  # Its task was cancelled.
+            most = None if most is None else most - 1
             deferral = self.deferral(waiter.gateway, priority) if self._is_restricted else None
             if deferral is None:
                 self._take_turn(waiter.gateway, waiter.purpose)
@@ -309,14 +315,15 @@ class Flow:
             lower = sorted(levels[1:], key=self._turns_of_lower.__getitem__)
             levels = [*lower, first]
         for level in levels:
-            heads = [
-                line[0]
-                for (gateway, purpose), line in self._lines[level].items()
-                if self._has_turn(gateway, purpose)
-            ]
-            if heads:
+            chosen: _Waiter | None = None
+            for (gateway, purpose), line in self._lines[level].items():
+                head = line[0]
+                is_earlier = chosen is None or head.number < chosen.number
+                if is_earlier and self._has_turn(gateway, purpose):
+                    chosen = head
+            if chosen is not None:
                 self._count_turn(level, is_first=level is first)
-                return level, min(heads, key=_number)
+                return level, chosen
         return None
 
     def _count_turn(self, level: Priority, *, is_first: bool) -> None:
@@ -375,10 +382,6 @@ class Flow:
         if self._refill is not None:
             self._refill.cancel()
         self._refill = asyncio.get_running_loop().call_later(max(0.001, min(waits)), self._admit)
-
-
-def _number(waiter: _Waiter) -> int:
-    return waiter.number
 
 
 def _is_half_open(breaker: BreakerView | None) -> bool:
