@@ -112,6 +112,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ask for automatic retries: what fails for a moment is tried again",
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="a setting of our own Sluice, like MAX_CONCURRENT_PAYMENTS=100",
+    )
     parser.add_argument("--seed", type=int, default=1, help="another seed, other payments (1)")
     parser.add_argument(
         "--timeout",
@@ -168,7 +176,7 @@ def _target(arguments: argparse.Namespace, target: Console) -> Iterator[_Target]
             directory,
             arguments.port or free_ports(),
             split=True,
-            environment=own_environment(os.environ, _SETTINGS),
+            environment=own_environment(os.environ, {**_SETTINGS, **dict(arguments.set)}),
         ) as stack:
             yield _Target(stack.url, stack.api_key, stack.environment)
 
@@ -257,7 +265,7 @@ async def _settle(
             books = await ledgers.read(all_made)
             verdicts = compare(books.payments, books.charges)
             is_well = all(each.verdict is Verdict.MATCH for each in verdicts)
-            if is_over or (is_well and books.is_final):
+            if is_over or (is_well and books.is_final and not any(m.is_retried for m in all_made)):
                 return books, verdicts
         await asyncio.sleep(LOOK_SECONDS)
     raise AssertionError("counting has no end")
@@ -283,6 +291,13 @@ def _gateways(text: str) -> tuple[str, ...]:
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(GATEWAYS)}")
     return names
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isupper():
+        raise argparse.ArgumentTypeError(f"{text!r} is not like MAX_CONCURRENT_PAYMENTS=100")
+    return name, value
 
 
 N = TypeVar("N", int, float)

@@ -70,8 +70,8 @@ class Outcome:
 
     @property
     def paid_per_minute(self) -> float:
-        """Return how many payments succeeded a minute, until the last one was at rest."""
-        return 60 * len(self.paid) / self.whole_seconds
+        """Return how many payments succeeded a minute, from the first request to the last rest."""
+        return 60 * len(self.paid) / max(self.making_seconds, self.whole_seconds)
 
     @property
     def paid_after_seconds(self) -> float | None:

@@ -69,6 +69,11 @@ class Made:
         return self.payment_id is not None and self.refusal is None
 
     @property
+    def is_retried(self) -> bool:
+        """Whether another attempt at it will follow."""
+        return self.state == "retry_scheduled"
+
+    @property
     def is_open(self) -> bool:
         """Whether it still has a next step."""
         return self.payment_id is not None and self.state in OPEN_STATES
