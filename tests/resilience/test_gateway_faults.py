@@ -30,9 +30,6 @@ STALL_SECONDS: Final = 10.0
 #: Shorter than a stall, so that calls in flight fail; two unanswered ones fit into a minute.
 TIMEOUT_SECONDS: Final = 5
 
-#: The stall opens the breaker, and for so long nobody calls; a minute unless it is said.
-BREAKER_SECONDS: Final = 10
-
 #: One call in a hundred is slow.
 NEIGHBOURS: Final = 198
 SLOW_CALLS: Final = 2
@@ -53,12 +50,7 @@ _WHOLE_WAY: Final = """
 def test_a_gateway_that_stalls_or_errs_loses_and_doubles_nothing() -> None:
     kinds = (PLAIN, POSTED, ERRORS, UNANSWERED, SLOW, PENDING, NONSENSE, DROPPED)
     with (
-        supervised_stack(
-            {
-                "GATEWAY_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS),
-                "BREAKER_OPEN_FOR": f"PT{BREAKER_SECONDS}S",
-            }
-        ) as stack,
+        supervised_stack({"GATEWAY_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS)}) as stack,
         Traffic(
             stack.local.url, stack.local.api_key, seed=4, per_second=10, kinds=kinds
         ) as traffic,

@@ -28,6 +28,10 @@ RESTART_SECONDS = 30.0
 #: Without the settings of whoever runs the tests.
 BARE = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
 
+#: Most of a little traffic is meant to fail here, and a breaker would open, rightly so, and keep the
+#: rest from being seen. Breakers have tests of their own.
+SETTINGS = {"BREAKER_MINIMUM_CALLS": "10000"}
+
 
 class SupervisedStack:
     """A running stack. Faults are written down, so that a failure can say what came before it."""
@@ -130,7 +134,7 @@ def supervised_stack(
         directory / "data",
         free_ports(),
         split=split,
-        environment=BARE | dict(environment or {}),
+        environment=BARE | SETTINGS | dict(environment or {}),
     )
     with local:
         stack = SupervisedStack(local)
