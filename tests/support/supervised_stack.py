@@ -28,8 +28,8 @@ RESTART_SECONDS = 30.0
 #: Without the settings of whoever runs the tests.
 BARE = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
 
-#: Most of a little traffic is meant to fail here, and a breaker would open, rightly so, and keep the
-#: rest from being seen. Breakers have tests of their own.
+#: Most of a little traffic is meant to fail here, and a breaker would open, rightly so, and keep
+#: the rest from being seen. Breakers have tests of their own.
 SETTINGS = {"BREAKER_MINIMUM_CALLS": "10000"}
 
 
