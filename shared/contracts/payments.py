@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -164,6 +164,89 @@ class RetryCancelled(RetryMessage):
     name: ClassVar = "payments.retry_cancelled.v1"
 
     cancelled_at: AwareDatetime
+
+
+class PaymentMethodStored(Message):
+    """Fact: a customer's means of payment is stored and can be charged without the customer.
+
+    What it is made of stays with the payments service.
+    """
+
+    name: ClassVar = "payments.method_stored.v1"
+
+    payment_method_id: Reference
+    customer_id: Reference
+    gateway: Reference
+    kind: Literal["prompt", "card", "wallet"]
+    stored_at: AwareDatetime
+
+
+class PaymentMethodRemoved(Message):
+    """Fact: a means of payment is erased; what is charged with it fails."""
+
+    name: ClassVar = "payments.method_removed.v1"
+
+    payment_method_id: Reference
+    customer_id: Reference
+    removed_at: AwareDatetime
+
+
+class ChargeMessage(Message):
+    """What facts about charges of subscriptions have in common.
+
+    `attempts_made` counts the tries at the gateway, the first one included.
+    """
+
+    payment_id: Reference
+    subscription_id: Reference
+    attempts_made: Annotated[int, Field(ge=0)]
+
+
+class ChargeProgressed(ChargeMessage):
+    """Fact: an order was recorded (`accepted`), the gateway has it (`sent`), or a person looks.
+
+    Told of what does not end at once; after `held` the end may take days.
+    """
+
+    name: ClassVar = "payments.charge_progressed.v1"
+
+    step: Literal["accepted", "sent", "held"]
+    progressed_at: AwareDatetime
+
+
+class ChargeSucceeded(ChargeMessage):
+    """Fact: the gateway has confirmed the money of an order. Sent once per payment.
+
+    It may come after `ChargeFailed`: some money comes late. `gateway_payment_id` is the gateway's
+    name for the charge; of x402 it is the hash of the transaction.
+    """
+
+    name: ClassVar = "payments.charge_succeeded.v1"
+
+    amount: MinorUnits
+    currency: CurrencyCode
+    gateway: Reference
+    gateway_payment_id: Annotated[str, Field(max_length=200)]
+    succeeded_at: AwareDatetime
+
+
+class ChargeFailed(ChargeMessage):
+    """Fact: a try failed. Without `retry_after_seconds` it was the last one of this payment.
+
+    `kind` is our name for the failure, `code` the gateway's own. `waits_for_order` says that the
+    retry is made when `RetryCharge` comes. `may_still_be_paid` says that the customer can still pay
+    what is open at the gateway: nothing else should be charged beside it.
+    """
+
+    name: ClassVar = "payments.charge_failed.v1"
+
+    kind: Reference
+    code: Annotated[str, Field(max_length=200)]
+    customer_advice: Reference
+    retry_after_seconds: Annotated[float, Field(ge=0)] | None
+    waits_for_order: bool
+    may_still_be_paid: bool
+    failed_at: AwareDatetime
 
 
 class AlertMessage(Message):

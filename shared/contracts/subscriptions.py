@@ -15,10 +15,15 @@ from shared.contracts.base import Message
 from shared.contracts.payments import (
     AlertCleared,
     AlertRaised,
+    ChargeFailed,
+    ChargeProgressed,
+    ChargeSucceeded,
     CheckoutOpened,
     DisputeLost,
     DisputeOpened,
     DisputeWon,
+    PaymentMethodRemoved,
+    PaymentMethodStored,
     PaymentRefunded,
     PaymentSucceeded,
     RefundReturned,
@@ -28,6 +33,15 @@ from shared.contracts.payments import (
     RetrySucceeded,
 )
 from shared.contracts.priorities import THRESHOLDS, Priority, Thresholds, priority_of
+from shared.contracts.scheduler import (
+    AccessGranted,
+    AccessRevoked,
+    CancelCharge,
+    ChargeSubscription,
+    DunningStepReached,
+    RetryCharge,
+    SubscriptionChanged,
+)
 from shared.contracts.webhook import DisputeNoticed, NoticeReceived
 
 
@@ -52,6 +66,17 @@ DISPUTES_QUEUE: Final = "payments.disputes"
 
 #: Whatever may take an enrollment away, or give it back.
 REVOCATIONS_QUEUE: Final = "enrollment.revocations"
+
+#: What a subscription gives and takes.
+ACCESS_QUEUE: Final = "enrollment.access"
+
+#: What the scheduler orders.
+CHARGES_QUEUE: Final = "payments.charges"
+
+#: What became of that, in one queue: little is out of order then.
+OUTCOMES_QUEUE: Final = "scheduler.outcomes"
+
+METHODS_QUEUE: Final = "scheduler.methods"
 
 
 def notice_queue(
@@ -82,6 +107,18 @@ SUBSCRIPTIONS: Final[Mapping[type[Message], tuple[Subscription, ...]]] = Mapping
         RetryCancelled: (),
         AlertRaised: (),
         AlertCleared: (),
+        ChargeSubscription: (_to("payments", CHARGES_QUEUE),),
+        RetryCharge: (_to("payments", CHARGES_QUEUE),),
+        CancelCharge: (_to("payments", CHARGES_QUEUE),),
+        ChargeProgressed: (_to("scheduler", OUTCOMES_QUEUE),),
+        ChargeSucceeded: (_to("scheduler", OUTCOMES_QUEUE),),
+        ChargeFailed: (_to("scheduler", OUTCOMES_QUEUE),),
+        PaymentMethodStored: (_to("scheduler", METHODS_QUEUE),),
+        PaymentMethodRemoved: (_to("scheduler", METHODS_QUEUE),),
+        AccessGranted: (_to("enrollment", ACCESS_QUEUE),),
+        AccessRevoked: (_to("enrollment", ACCESS_QUEUE),),
+        SubscriptionChanged: (),
+        DunningStepReached: (),
     }
 )
 
