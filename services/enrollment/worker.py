@@ -16,7 +16,7 @@ from shared.contracts.payments import (
     PaymentSucceeded,
     RefundReturned,
 )
-from shared.contracts.subscriptions import REVOCATIONS_QUEUE
+from shared.contracts.subscriptions import ACCESS_QUEUE, REVOCATIONS_QUEUE
 from shared.messaging.consumption import consume
 from shared.process import Part, open_core
 from shared.web.idempotency import IdempotencyKeys
@@ -39,7 +39,7 @@ async def worker_part(settings: EnrollmentSettings) -> AsyncIterator[Part]:
                 DisputeWon: partial(revocations.hear_of_disputes, runtime),
             },
             # Who has paid waits for no revocation.
-            priorities={"enrollment.grants": 0, REVOCATIONS_QUEUE: 10},
+            priorities={"enrollment.grants": 0, ACCESS_QUEUE: 5, REVOCATIONS_QUEUE: 10},
             tasks=[
                 partial(revocations.revoke_due_for_ever, runtime),
                 IdempotencyKeys(core.database, core.clock).forget_old_for_ever,

@@ -25,7 +25,7 @@ from services.payments.settings import PaymentsSettings
 from services.payments.store.tables import PARTITIONED_TABLES
 from shared import partitions
 from shared.contracts.priorities import Priority
-from shared.contracts.subscriptions import DISPUTES_QUEUE
+from shared.contracts.subscriptions import CHARGES_QUEUE, DISPUTES_QUEUE
 from shared.contracts.webhook import DisputeNoticed, NoticeReceived
 from shared.messaging.consumption import consume
 from shared.process import Part, open_core
@@ -36,6 +36,7 @@ PRIORITIES: Final = {
     "payments.high": 0,
     "payments.medium": 10,
     "payments.normal": 20,
+    CHARGES_QUEUE: 25,
     DISPUTES_QUEUE: 30,
 }
 
