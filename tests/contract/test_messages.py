@@ -18,11 +18,16 @@ from shared.contracts.base import MalformedMessageError, Message
 from shared.contracts.payments import (
     AlertCleared,
     AlertRaised,
+    ChargeFailed,
+    ChargeProgressed,
+    ChargeSucceeded,
     CheckoutOpened,
     DisputeLost,
     DisputeMessage,
     DisputeOpened,
     DisputeWon,
+    PaymentMethodRemoved,
+    PaymentMethodStored,
     PaymentRefunded,
     PaymentSucceeded,
     RefundReturned,
@@ -30,6 +35,15 @@ from shared.contracts.payments import (
     RetryExhausted,
     RetryScheduled,
     RetrySucceeded,
+)
+from shared.contracts.scheduler import (
+    AccessGranted,
+    AccessRevoked,
+    CancelCharge,
+    ChargeSubscription,
+    DunningStepReached,
+    RetryCharge,
+    SubscriptionChanged,
 )
 from shared.contracts.snapshots import DIRECTORY, render
 from shared.contracts.subscriptions import (
@@ -72,6 +86,14 @@ RETRIED: dict[str, Any] = {
     "amount": 115_000,
     "currency": "BDT",
     "retries_made": 1,
+}
+
+CHARGED: dict[str, Any] = {"payment_id": "pay_1", "subscription_id": "sub_1"}
+
+SUBSCRIBED: dict[str, Any] = {
+    "subscription_id": "sub_1",
+    "customer_id": "cus_1",
+    "product_id": "course_1",
 }
 
 EXAMPLES: dict[type[Message], Message] = {
@@ -147,6 +169,73 @@ EXAMPLES: dict[type[Message], Message] = {
         is_full=True,
         refunded_at=NOW,
     ),
+    PaymentMethodStored: PaymentMethodStored(
+        payment_method_id="pmt_1",
+        customer_id="cus_1",
+        gateway="stripe",
+        kind="card",
+        stored_at=NOW,
+    ),
+    PaymentMethodRemoved: PaymentMethodRemoved(
+        payment_method_id="pmt_1", customer_id="cus_1", removed_at=NOW
+    ),
+    ChargeProgressed: ChargeProgressed(**CHARGED, attempts_made=1, step="sent", progressed_at=NOW),
+    ChargeSucceeded: ChargeSucceeded(
+        **CHARGED,
+        attempts_made=1,
+        amount=1_500,
+        currency="EUR",
+        gateway="stripe",
+        gateway_payment_id="ch_1",
+        succeeded_at=NOW,
+    ),
+    ChargeFailed: ChargeFailed(
+        **CHARGED,
+        attempts_made=1,
+        kind="insufficient_funds",
+        code="insufficient_funds",
+        customer_advice="add_funds_or_use_another_payment_method",
+        retry_after_seconds=86_400,
+        waits_for_order=True,
+        may_still_be_paid=False,
+        failed_at=NOW,
+    ),
+    ChargeSubscription: ChargeSubscription(
+        **CHARGED,
+        payment_method_id="pmt_1",
+        customer_id="cus_1",
+        product_id="course_1",
+        product_name="A course",
+        gateway="stripe",
+        amount=1_500,
+        currency="EUR",
+        period_start=NOW,
+        is_on_test_clock=True,
+    ),
+    RetryCharge: RetryCharge(**CHARGED),
+    CancelCharge: CancelCharge(**CHARGED, reason="subscription_cancelled"),
+    AccessGranted: AccessGranted(**SUBSCRIBED, sequence=1, granted_at=NOW),
+    AccessRevoked: AccessRevoked(
+        **SUBSCRIBED, sequence=2, reason="subscription_ended", revoked_at=NOW
+    ),
+    SubscriptionChanged: SubscriptionChanged(
+        **SUBSCRIBED,
+        plan_id="pln_1",
+        previous_state=None,
+        state="trialing",
+        reason="created",
+        changed_at=NOW,
+    ),
+    DunningStepReached: DunningStepReached(
+        **SUBSCRIBED,
+        period_start=NOW,
+        amount=1_500,
+        currency="EUR",
+        step=1,
+        steps=3,
+        action="charged",
+        reached_at=NOW,
+    ),
     DisputeOpened: a_dispute(DisputeOpened),
     DisputeWon: a_dispute(DisputeWon),
     DisputeLost: a_dispute(DisputeLost),
@@ -157,6 +246,7 @@ UNHEARD: frozenset[type[Message]] = frozenset(
     {
         *(DisputeOpened, RetryScheduled, RetrySucceeded, RetryExhausted, RetryCancelled),
         *(AlertRaised, AlertCleared),
+        *(SubscriptionChanged, DunningStepReached),
     }
 )
 
