@@ -27,7 +27,7 @@ PATH_PREFIXES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "webhook": ("/webhooks/", "/return/", "/api/webhooks"),
         "payments": (
             *("/api/payments", "/api/operations", "/api/gateways"),
-            *("/api/refunds", "/api/disputes", "/api/ledger"),
+            *("/api/refunds", "/api/disputes", "/api/ledger", "/api/payment-methods"),
         ),
         "enrollment": ("/api/enrollments",),
         "simulator": (

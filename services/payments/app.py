@@ -14,6 +14,7 @@ from services.payments.routes.disputes import dispute_routes
 from services.payments.routes.gateways import gateway_routes
 from services.payments.routes.holds import hold_routes
 from services.payments.routes.ledger import ledger_routes
+from services.payments.routes.payment_methods import payment_method_routes
 from services.payments.routes.payments import payment_routes
 from services.payments.routes.profiles import profile_routes
 from services.payments.routes.refunds import refund_routes
@@ -50,6 +51,7 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             name="payments-http",
             routes=[
                 *payment_routes(runtime, keys),
+                *payment_method_routes(runtime, keys),
                 *retry_routes(runtime, keys),
                 *gateway_routes(runtime, keys),
                 *hold_routes(runtime, keys),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias, assert_never
 
@@ -35,7 +35,10 @@ _END_SHOWN: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a gateway is told: who pays, and how. Personal data; a card is always off session."""
+    """What a gateway is told: who pays, and how. Personal data.
+
+    A card is off session: the customer is not there when it is charged.
+    """
 
     customer: Customer
     method: Chargeable
@@ -57,11 +60,6 @@ class StoredMethod:
     removed_at: datetime | None
 
 
-def storable(method: Chargeable) -> Chargeable:
-    """Return a method as it is stored: the customer will not be there when it is charged."""
-    return replace(method, off_session=True) if isinstance(method, Card) else method
-
-
 def refusal_to_store(
     gateway: str, capabilities: Capabilities, method: Chargeable
 ) -> Refusal | None:
@@ -75,16 +73,13 @@ def refusal_to_store(
         return Refusal("gateway", problem)
     if method.kind not in able:
         return Refusal("method.type", f"{gateway} takes {', '.join(able)}, not {method.kind}")
-    if isinstance(method, Card) and method.gateway_customer is None:
-        problem = "a card that is charged again must belong to a customer at the gateway"
-        return Refusal("method.gatewayCustomer", problem)
     return None
 
 
 def smallest_order(
     capabilities: Capabilities, means: Means, *, reference: str, now: datetime
 ) -> Order:
-    """Return the order with the least of conditions, to ask a client what it refuses of a method.
+    """Return the least that can be ordered, to learn from a client what it refuses of a method.
 
     It is never sent.
     """

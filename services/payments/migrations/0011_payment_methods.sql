@@ -18,9 +18,11 @@ CREATE TABLE payment_method (
         AND (details IS NULL) = (removed_at IS NOT NULL)),
     CONSTRAINT details_are_whole CHECK (
         removed_at IS NOT NULL
-        OR CASE kind WHEN 'prompt' THEN details ? 'phone'
-                     WHEN 'card'   THEN details ? 'payment_method' AND details ? 'gateway_customer'
-                     ELSE details ? 'recipient'
+        OR CASE kind WHEN 'prompt' THEN details ->> 'phone' IS NOT NULL
+                     WHEN 'card'   THEN details ->> 'payment_method' IS NOT NULL
+                                    -- Without one a gateway would charge it once only.
+                                    AND details ->> 'gateway_customer' IS NOT NULL
+                     ELSE details ->> 'recipient' IS NOT NULL
            END)
 );
 

@@ -128,7 +128,7 @@ class WalletBody(Body):
         return Wallet(self.recipient)
 
 
-def _named_by_field(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+def named_by_field(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """Let errors name a field as the caller wrote it: pydantic puts the tag of a union between."""
     try:
         return validate(value)
@@ -147,7 +147,7 @@ def _named_by_field(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 
 MethodBody = Annotated[
     Annotated[CheckoutBody | PromptBody | CardBody | WalletBody, Field(discriminator="type")],
-    WrapValidator(_named_by_field),
+    WrapValidator(named_by_field),
 ]
 
 

@@ -18,6 +18,7 @@ from services.payments.routes.controls import control_routes
 from services.payments.routes.disputes import dispute_routes
 from services.payments.routes.holds import hold_routes
 from services.payments.routes.ledger import ledger_routes
+from services.payments.routes.payment_methods import payment_method_routes
 from services.payments.routes.payments import payment_routes
 from services.payments.routes.profiles import profile_routes
 from services.payments.routes.refunds import refund_routes
@@ -245,6 +246,7 @@ async def running_payments(
         keys = IdempotencyKeys(core.database, core.clock)
         routes = [
             *payment_routes(runtime, keys),
+            *payment_method_routes(runtime, keys),
             *retry_routes(runtime, keys),
             *hold_routes(runtime, keys),
             *control_routes(runtime, keys),
