@@ -37,6 +37,11 @@ CHECKOUT: Final = {
     "customer": {"id": "cus_2"},
     "product": {"id": "course_2"},
 }
+STORED_CARD: Final = {
+    "gateway": "stripe",
+    "customer": {"id": "cus_1"},
+    "method": {"type": "card", "paymentMethod": "pm_card_visa", "gatewayCustomer": "cus_1"},
+}
 PROFILE: Final = {"limits": {"maxConcurrentPayments": 40}, "reason": "a sale"}
 
 _INSERT_DEAD_LETTER: Final = """
@@ -96,6 +101,7 @@ async def plant(api: Api, database_url: str) -> Known:
         "retry_scheduled",
         "pending",
     ]
+    methods = [await made("/api/payment-methods", STORED_CARD) for _ in range(3)]
     part = {"amount": 100, "reason": "as agreed"}
     refund = await made(f"/api/payments/{paid[0]['id']}/refunds", part)
     profiles = [f"sale-{number}" for number in range(MANY)]
@@ -132,6 +138,7 @@ async def plant(api: Api, database_url: str) -> Known:
         "path.transactionId": scheduled_retries,
         ("retries.ask", "path.transactionId"): [each["id"] for each in declined],
         ("retries.resume", "path.transactionId"): parked_retries,
+        "path.paymentMethodId": [each["id"] for each in methods],
         "path.userId": [CARD_PAYMENT["customer"]["id"]],
         "path.refundId": [refund["id"], *refund_ids],
         ("refunds.decide", "path.refundId"): refund_ids,
