@@ -1,5 +1,5 @@
-"""Enrollment: grants what was paid for, and takes it back.
+"""Enrollment: grants what was paid for or subscribed to, and takes it back.
 
 Owns enrollments. Receives `PaymentSucceeded`, `PaymentRefunded`, `RefundReturned`,
-`DisputeWon` and `DisputeLost`; sends nothing yet.
+`DisputeWon`, `DisputeLost`, `AccessGranted` and `AccessRevoked`; sends nothing yet.
 """

@@ -22,6 +22,12 @@ REVOCATIONS: Final = Counter(
     "not_needed, never, restored.",
     ["outcome"],
 )
+ACCESS: Final = Counter(
+    "enrollment_access_total",
+    "What subscriptions said of who may use what, by its effect: granted, regranted, kept, "
+    "revoked, held_otherwise, not_needed, outdated.",
+    ["effect"],
+)
 WHOLE_WAY_SECONDS: Final = Histogram(
     "enrollment_whole_way_duration_seconds",
     "Time from the receipt of a notice to the commit of its enrollment.",

@@ -52,6 +52,7 @@ class EnrollmentsQuery(PageQuery):
     customer_id: ShortText | None = None
     product_id: ShortText | None = None
     payment_id: ShortText | None = None
+    subscription_id: ShortText | None = None
 
 
 class PlannedRevocationAnswer(TypedDict):
@@ -68,7 +69,13 @@ class EnrollmentAnswer(TypedDict):
     id: Annotated[str, Field(examples=["enr_01J9ZC4Q8S4X7V1R2T3W5Y6Z8A"])]
     customerId: str
     productId: str
-    paymentId: Annotated[str | None, Field(description="The first payment; none: granted by hand")]
+    paymentId: Annotated[
+        str | None,
+        Field(description="The first payment; none: granted by hand, or by a subscription"),
+    ]
+    subscriptionId: Annotated[
+        str | None, Field(description="The subscription that gives it, else the last one that did")
+    ]
     state: EnrollmentState
     revocation: Annotated[PlannedRevocationAnswer | None, Field(description="The next planned one")]
     createdAt: TimeText
@@ -90,7 +97,8 @@ def _reads(runtime: Runtime) -> list[Route]:
     async def list_(request: web.Request) -> web.StreamResponse:
         """List enrollments, the newest first.
 
-        A payment is found whether it was the first for its enrollment or a further one.
+        A payment is found whether it was the first for its enrollment or a further one. A payment
+        of a subscription enrolls nobody by itself: ask for the subscription.
         """
         query = parse_query(EnrollmentsQuery, request)
         query.require_cursor_of("enr")
@@ -100,6 +108,7 @@ def _reads(runtime: Runtime) -> list[Route]:
                 customer_id=query.customer_id,
                 product_id=query.product_id,
                 payment_id=query.payment_id,
+                subscription_id=query.subscription_id,
                 before_id=query.cursor,
                 limit=query.limit + 1,
             )
@@ -178,6 +187,7 @@ def render(enrollment: Enrollment) -> EnrollmentAnswer:
         "customerId": enrollment.customer_id,
         "productId": enrollment.product_id,
         "paymentId": enrollment.payment_id,
+        "subscriptionId": enrollment.subscription_id,
         "state": enrollment.state,
         "revocation": None
         if planned is None

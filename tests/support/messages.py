@@ -11,6 +11,7 @@ from shared.contracts.payments import (
     PaymentSucceeded,
     RefundReturned,
 )
+from shared.contracts.scheduler import AccessGranted, AccessRevoked
 from shared.contracts.webhook import NoticeReceived
 from tests.support.clocks import START
 
@@ -88,3 +89,30 @@ def _dispute(payment_id: str) -> dict[str, Any]:
         "reason": "fraudulent",
         "noticed_at": START,
     }
+
+
+def access_granted(
+    sequence: int = 1, subscription_id: str = "sub_1", **changes: Any
+) -> AccessGranted:
+    values: dict[str, Any] = {
+        "subscription_id": subscription_id,
+        "customer_id": "cus_1",
+        "product_id": "course_1",
+        "sequence": sequence,
+        "granted_at": START,
+    }
+    return AccessGranted(**(values | changes))
+
+
+def access_revoked(
+    sequence: int = 2, subscription_id: str = "sub_1", **changes: Any
+) -> AccessRevoked:
+    values: dict[str, Any] = {
+        "subscription_id": subscription_id,
+        "customer_id": "cus_1",
+        "product_id": "course_1",
+        "sequence": sequence,
+        "reason": "unpaid",
+        "revoked_at": START,
+    }
+    return AccessRevoked(**(values | changes))

@@ -50,6 +50,8 @@ class Enrollment:
     updated_at: datetime
     #: The next one that waits, where it was read with it.
     revocation: PlannedRevocation | None = None
+    #: The subscription that gives it, else the last one that did, where it was read with it.
+    subscription_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

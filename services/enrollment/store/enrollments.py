@@ -171,8 +171,9 @@ async def add_to_history(
     await connection.execute(_INSERT_HISTORY, enrollment_id, event, payment_id, None, reason)
 
 
-# What gives the right: a grant by hand, or a payment that did not go back; of those before an
-# operator took the enrollment away none does.
+# What gives the right: a grant by hand, a payment that did not go back, or a subscription; of what
+# came before an operator took the enrollment away nothing does. $2: a payment that went back counts
+# as long as that has not taken anything away yet, or never will.
 _IS_HELD: Final = """
     WITH taken_away AS (
         SELECT coalesce(max(id), 0) AS id, coalesce(max(at), '-infinity') AS at
@@ -184,6 +185,7 @@ _IS_HELD: Final = """
           FROM enrollment_history
          WHERE enrollment_id = $1
            AND event IN ('granted', 'regranted', 'restored')
+           AND payment_id IS NOT NULL
            AND id > (SELECT id FROM taken_away)
          UNION ALL
         SELECT payment_id
@@ -204,18 +206,34 @@ _IS_HELD: Final = """
                           SELECT
                             FROM payment_reversal
                            WHERE payment_reversal.payment_id = payment.payment_id
-                             AND cause IN ('refunded', 'dispute_lost')))
+                             AND cause IN ('refunded', 'dispute_lost')
+                             AND NOT ($2 AND revocation IN ('waiting', 'never'))))
+        OR EXISTS (
+               SELECT
+                 FROM enrollment
+                 JOIN subscription_access USING (customer_id, product_id)
+                WHERE enrollment.id = $1
+                  AND has_access
+                  AND stored_at > (SELECT at FROM taken_away))
 """
 
 
-async def is_held(connection: Connection, enrollment_id: str) -> bool:
-    """Tell whether anything gives the customer the right to a locked enrollment."""
-    return bool(await connection.fetchval(_IS_HELD, enrollment_id))
+async def is_held(connection: Connection, enrollment_id: str, *, until_taken: bool = False) -> bool:
+    """Tell whether anything gives the customer the right to a locked enrollment.
+
+    Args:
+        connection: In the transaction that holds the lock.
+        enrollment_id: Whose right it is, and to what.
+        until_taken: Count a payment that went back for as long as its revocation waits, or if by
+            policy there is none.
+    """
+    return bool(await connection.fetchval(_IS_HELD, enrollment_id, until_taken))
 
 
 _FIND: Final = """
     SELECT enrollment.id, enrollment.customer_id, enrollment.product_id, enrollment.payment_id,
-           state, created_at, updated_at, planned.payment_id AS planned_payment_id, cause, due_at
+           state, created_at, updated_at, planned.payment_id AS planned_payment_id, cause, due_at,
+           subscription_id
       FROM enrollment
       LEFT JOIN LATERAL (
                SELECT payment_id, cause, due_at
@@ -226,20 +244,28 @@ _FIND: Final = """
                   AND state = 'active'
                 ORDER BY due_at
                 LIMIT 1) planned ON true
+      LEFT JOIN LATERAL (
+               SELECT subscription_id
+                 FROM subscription_access
+                WHERE customer_id = enrollment.customer_id
+                  AND product_id = enrollment.product_id
+                ORDER BY has_access DESC, stored_at DESC
+                LIMIT 1) subscribed ON true
      WHERE enrollment.id = $1
 """
 
 
 async def find_enrollment(connection: Connection, enrollment_id: str) -> Enrollment | None:
-    """Return an enrollment with the revocation that waits for it, if any."""
+    """Return an enrollment with the revocation that waits for it and its subscription, if any."""
     record = await connection.fetchrow(_FIND, enrollment_id)
-    return None if record is None else _with_plan(record)
+    return None if record is None else _with_more(record)
 
 
 # A payment is found through the enrollment that it paid for first, or through a further payment.
 _LIST: Final = """
     SELECT enrollment.id, enrollment.customer_id, enrollment.product_id, enrollment.payment_id,
-           state, created_at, updated_at, planned.payment_id AS planned_payment_id, cause, due_at
+           state, created_at, updated_at, planned.payment_id AS planned_payment_id, cause, due_at,
+           subscription_id
       FROM enrollment
       LEFT JOIN LATERAL (
                SELECT payment_id, cause, due_at
@@ -250,12 +276,43 @@ _LIST: Final = """
                   AND state = 'active'
                 ORDER BY due_at
                 LIMIT 1) planned ON true
+      LEFT JOIN LATERAL (
+               SELECT subscription_id
+                 FROM subscription_access
+                WHERE customer_id = enrollment.customer_id
+                  AND product_id = enrollment.product_id
+                ORDER BY has_access DESC, stored_at DESC
+                LIMIT 1) subscribed ON true
      WHERE ($1::text IS NULL OR enrollment.customer_id = $1)
        AND ($2::text IS NULL OR enrollment.product_id = $2)
        AND ($3::text IS NULL OR enrollment.payment_id = $3 OR enrollment.id IN (
                SELECT enrollment_id FROM further_payment WHERE further_payment.payment_id = $3))
        AND enrollment.id < coalesce($4::text, '~')
      ORDER BY enrollment.id DESC
+     LIMIT $5
+"""
+
+# At most one. A statement of its own: there are far too many enrollments to look through them.
+_LIST_OF_SUBSCRIPTION: Final = """
+    SELECT enrollment.id, customer_id, product_id, enrollment.payment_id, state, created_at,
+           updated_at, planned.payment_id AS planned_payment_id, cause, due_at, subscription_id
+      FROM subscription_access
+      JOIN enrollment USING (customer_id, product_id)
+      LEFT JOIN LATERAL (
+               SELECT payment_id, cause, due_at
+                 FROM payment_reversal
+                WHERE customer_id = enrollment.customer_id
+                  AND product_id = enrollment.product_id
+                  AND due_at IS NOT NULL
+                  AND state = 'active'
+                ORDER BY due_at
+                LIMIT 1) planned ON true
+     WHERE subscription_id = $6
+       AND ($1::text IS NULL OR customer_id = $1)
+       AND ($2::text IS NULL OR product_id = $2)
+       AND ($3::text IS NULL OR enrollment.payment_id = $3 OR enrollment.id IN (
+               SELECT enrollment_id FROM further_payment WHERE further_payment.payment_id = $3))
+       AND enrollment.id < coalesce($4::text, '~')
      LIMIT $5
 """
 
@@ -266,21 +323,28 @@ async def list_enrollments(
     customer_id: str | None,
     product_id: str | None,
     payment_id: str | None,
+    subscription_id: str | None,
     before_id: str | None,
     limit: int,
 ) -> list[Enrollment]:
     """Return enrollments, newest first, that match every filter given."""
-    records = await connection.fetch(_LIST, customer_id, product_id, payment_id, before_id, limit)
-    return [_with_plan(record) for record in records]
+    filters = (customer_id, product_id, payment_id, before_id, limit)
+    if subscription_id is None:
+        records = await connection.fetch(_LIST, *filters)
+    else:
+        records = await connection.fetch(_LIST_OF_SUBSCRIPTION, *filters, subscription_id)
+    return [_with_more(record) for record in records]
 
 
-def _with_plan(record: asyncpg.Record) -> Enrollment:
-    if record["due_at"] is None:
-        return _enrollment(record)
-    planned = PlannedRevocation(
-        record["planned_payment_id"], Cause(record["cause"]), record["due_at"]
+def _with_more(record: asyncpg.Record) -> Enrollment:
+    planned = None
+    if record["due_at"] is not None:
+        planned = PlannedRevocation(
+            record["planned_payment_id"], Cause(record["cause"]), record["due_at"]
+        )
+    return replace(
+        _enrollment(record), revocation=planned, subscription_id=record["subscription_id"]
     )
-    return replace(_enrollment(record), revocation=planned)
 
 
 def _enrollment(record: asyncpg.Record) -> Enrollment:

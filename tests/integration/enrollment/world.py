@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from services.enrollment.handlers import enrollments, revocations
+from services.enrollment.handlers import access, enrollments, revocations
 from services.enrollment.routes import enrollment_routes
 from services.enrollment.runtime import Runtime, open_runtime
 from services.enrollment.settings import EnrollmentSettings
@@ -23,6 +23,8 @@ from shared.contracts.payments import (
     PaymentSucceeded,
     RefundReturned,
 )
+from shared.contracts.scheduler import AccessGranted, AccessRevoked
+from shared.contracts.subscriptions import ACCESS_QUEUE
 from shared.messaging.receiver import Receiver
 from shared.process import Core, open_core
 from shared.web.idempotency import IdempotencyKeys
@@ -50,6 +52,8 @@ async def running_receiver(core: Core, **settings: Any) -> AsyncIterator[Receive
                 RefundReturned: partial(revocations.hear_of_returns, runtime),
                 DisputeLost: partial(revocations.hear_of_disputes, runtime),
                 DisputeWon: partial(revocations.hear_of_disputes, runtime),
+                AccessGranted: partial(access.follow_subscriptions, runtime),
+                AccessRevoked: partial(access.follow_subscriptions, runtime),
             },
         )
         yield receiver
@@ -66,14 +70,23 @@ class Enrollments:
 
     async def deliver(self, *messages: Message, to: Receiver | None = None) -> None:
         """Deliver messages of payments in one batch and wait for their receipts."""
+        await self._deliver("enrollment.grants", "payments", messages, to)
+
+    async def hear(self, *messages: Message, to: Receiver | None = None) -> None:
+        """Deliver messages of the scheduler in one batch and wait for their receipts."""
+        await self._deliver(ACCESS_QUEUE, "scheduler", messages, to)
+
+    async def _deliver(
+        self, queue: str, sender: str, messages: Sequence[Message], to: Receiver | None
+    ) -> None:
         numbered: list[tuple[int, Message]] = []
         for message in messages:
             self._sent += 1
             numbered.append((self._sent, message))
-        (to or self.receiver).accept("enrollment.grants", {"batch": batch_of("payments", numbered)})
+        (to or self.receiver).accept(queue, {"batch": batch_of(sender, numbered)})
 
         async def all_confirmed() -> bool:
-            receipts = set(await receipts_for(self.core.redis, "payments"))
+            receipts = set(await receipts_for(self.core.redis, sender))
             return {id_ for id_, _ in numbered} <= receipts
 
         await eventually(all_confirmed)
@@ -105,6 +118,13 @@ class Enrollments:
         """Return what happened, and by which payment."""
         found = await self.rows("SELECT event, payment_id FROM enrollment_history ORDER BY id")
         return [(row["event"], row["payment_id"]) for row in found]
+
+    async def lines(self) -> list[tuple[str, str | None, str | None]]:
+        """Return what happened, by which subscription and why."""
+        found = await self.rows(
+            "SELECT event, subscription_id, reason FROM enrollment_history ORDER BY id"
+        )
+        return [(row["event"], row["subscription_id"], row["reason"]) for row in found]
 
     async def grant(
         self, customer: str = "cus_1", product: str = "course_1", **options: Any
