@@ -9,7 +9,9 @@ from deploy.local.invariants.findings import EXAMPLES_MAX, Example, Findings, In
 from deploy.local.service_databases import ServiceDatabases
 from deploy.local.story_words import moment
 
-_COUNT: Final = "SELECT count(*) FROM retry WHERE state IN ('scheduled', 'running', 'parked')"
+_COUNT: Final = """
+    SELECT count(*) FROM retry WHERE state IN ('scheduled', 'running', 'parked', 'waiting')
+"""
 
 # What is paused, or whose gateway nobody calls, waits with a reason. Leases go by the database's
 # clock; the shortest lease is seconds, the usual one minutes.
@@ -38,7 +40,8 @@ _WITHOUT_RETRY: Final = """
        AND NOT EXISTS (SELECT
                          FROM retry
                         WHERE payment_id = payment.id
-                          AND retry.state IN ('scheduled', 'running', 'parked'))
+                          AND retry.state IN ('scheduled', 'running', 'parked',
+                                              'waiting'))
      ORDER BY id
      LIMIT $1
 """

@@ -58,6 +58,10 @@ class Payment(NamedTuple):
     priority: Priority
     #: Whether a decline is followed by further attempts of ours.
     retries_automatically: bool
+    #: The subscription for which the scheduler ordered it; it hears what becomes of it.
+    subscription_id: str | None = None
+    #: It is on a test clock: its longer waits end with an order.
+    waits_for_orders: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,13 +32,20 @@ class RetryState(StrEnum):
     RUNNING = "running"
     #: There were too many; a person may resume it.
     PARKED = "parked"
+    #: It is on a test clock, and an order tells when its time has come.
+    WAITING = "waiting"
     SUCCEEDED = "succeeded"
     EXHAUSTED = "exhausted"
     CANCELLED = "cancelled"
 
 
 #: States in which a retry may still be made.
-OPEN: Final = frozenset({RetryState.SCHEDULED, RetryState.RUNNING, RetryState.PARKED})
+OPEN: Final = frozenset(
+    {RetryState.SCHEDULED, RetryState.RUNNING, RetryState.PARKED, RetryState.WAITING}
+)
+
+#: What a retry on a test clock waits for.
+ORDER: Final = "order_of_the_scheduler"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ _CLAIM_DUE: Final = """
                 LIMIT $5))
  RETURNING id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
            validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
-           version, priority, retries_automatically
+           version, priority, retries_automatically, subscription_id, waits_for_orders
 """
 
 

@@ -47,7 +47,7 @@ _STATES: Final[Mapping[str, PaymentState]] = {str(state): state for state in Pay
 _PRIORITIES: Final[Mapping[str, Priority]] = {str(level): level for level in Priority}
 
 #: The columns of a payment, in the order of every statement here.
-_COLUMNS: Final = 19
+_COLUMNS: Final = 21
 
 
 def payment_of(record: asyncpg.Record, first: int = 0) -> Payment:
@@ -64,7 +64,7 @@ def payment_of(record: asyncpg.Record, first: int = 0) -> Payment:
             Money(columns[5], columns[6]),
             *columns[7:17],
             _PRIORITIES[columns[17]],
-            columns[18],
+            *columns[18:],
         )
     )
 
@@ -74,7 +74,7 @@ _FIND_BY_REFERENCES: Final = """
            payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
            product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
            next_check_at, payment.created_at, expires_at, version, priority,
-           retries_automatically
+           retries_automatically, subscription_id, waits_for_orders
       FROM attempt
       JOIN payment ON payment.id = attempt.payment_id
      WHERE attempt.reference = ANY($1::text[])
@@ -92,7 +92,7 @@ async def find_by_references(
 _FIND_BY_IDS: Final = """
     SELECT id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
            validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
-           version, priority, retries_automatically
+           version, priority, retries_automatically, subscription_id, waits_for_orders
       FROM payment
      WHERE id = ANY($1::text[])
 """
@@ -107,7 +107,7 @@ async def find_by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, P
 _LOCK_PAYMENT: Final = """
     SELECT id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
            validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
-           version, priority, retries_automatically
+           version, priority, retries_automatically, subscription_id, waits_for_orders
       FROM payment
      WHERE id = $1
        FOR NO KEY UPDATE

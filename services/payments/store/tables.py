@@ -9,6 +9,7 @@ from shared.partitions import PartitionedTable
 PARTITIONED_TABLES: Final = (
     PartitionedTable("payment", "month", id_prefix="pay"),
     PartitionedTable("payment_history", "month", id_prefix="pay"),
+    PartitionedTable("charge_order", "month", id_prefix="pay"),
     PartitionedTable("retry", "month", id_prefix="pay"),
     PartitionedTable("retry_attempt", "month", id_prefix="pay"),
     PartitionedTable("attempt", "month", id_prefix="att"),
