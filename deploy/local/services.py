@@ -30,6 +30,7 @@ PATH_PREFIXES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
             *("/api/refunds", "/api/disputes", "/api/ledger", "/api/payment-methods"),
         ),
         "enrollment": ("/api/enrollments",),
+        "scheduler": ("/api/plans", "/api/subscriptions", "/api/jobs", "/api/test-clocks"),
         "simulator": (
             *("/gwprocess/", "/validator/", "/EasyCheckOut/", "/simulator"),
             *("/fapshi/", "/campay/", "/stripe/", "/x402/"),
@@ -40,7 +41,7 @@ PATH_PREFIXES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
 SERVICE_NAMES: Final = tuple(PATH_PREFIXES)
 
 #: The simulator works on requests only.
-WORKER_NAMES: Final = ("webhook", "payments", "enrollment")
+WORKER_NAMES: Final = ("webhook", "payments", "enrollment", "scheduler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,16 @@ def _enrollment() -> Service:
     )
 
 
+def _scheduler() -> Service:
+    from services.scheduler.app import MIGRATIONS, PARTITIONED_TABLES, http_part
+    from services.scheduler.settings import SchedulerSettings
+    from services.scheduler.worker import worker_part
+
+    return Service(
+        "scheduler", SchedulerSettings, http_part, worker_part, MIGRATIONS, PARTITIONED_TABLES
+    )
+
+
 def _simulator() -> Service:
     from services.simulator.app import MIGRATIONS, PARTITIONED_TABLES, http_part
     from services.simulator.settings import SimulatorSettings
@@ -97,6 +108,7 @@ _LOADERS: Final[Mapping[str, Callable[[], Service]]] = MappingProxyType(
         "webhook": _webhook,
         "payments": _payments,
         "enrollment": _enrollment,
+        "scheduler": _scheduler,
         "simulator": _simulator,
     }
 )

@@ -12,7 +12,6 @@ import orjson
 from pydantic import (
     AliasChoices,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -25,17 +24,8 @@ from shared.contracts.priorities import Priority
 from shared.gateways.interface import FailureKind
 from shared.gateways.registration import GatewayKeys
 from shared.gateways.registry import REGISTRY, GatewaySettings, no_gateway_is_on
+from shared.settings import Duration
 
-
-def _seconds(value: object) -> object:
-    """Take a plain number for seconds; everything else is ISO 8601, like PT5S."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 #: What variables that are JSON look like.
 _EXAMPLES: Final = {
     "retry_policy": '{"insufficient_funds": ["PT24H"]}',

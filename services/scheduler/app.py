@@ -1,0 +1,41 @@
+"""Composition root of the scheduler's HTTP process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from services.scheduler.settings import SchedulerSettings
+from services.scheduler.store.tables import PARTITIONED_TABLES
+from shared.migrations import MESSAGING, WEB, Component
+from shared.process import Part, open_core
+from shared.web.idempotency import IdempotencyKeys
+from shared.web.message_routes import message_routes
+from shared.web.operator_action_routes import action_routes
+
+__all__ = ["MIGRATIONS", "PARTITIONED_TABLES", "http_part"]
+
+MIGRATIONS: Final = (
+    MESSAGING,
+    WEB,
+    Component("scheduler", Path(__file__).resolve().parent / "migrations"),
+)
+
+
+@asynccontextmanager
+async def http_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
+    """Open the HTTP side. Redis may be away: what is stored is published later."""
+    async with open_core(settings, "scheduler", settings.database_url) as core:
+        keys = IdempotencyKeys(core.database, core.clock)
+        yield Part(
+            name="scheduler-http",
+            routes=[
+                *message_routes(core, keys, "/api/subscriptions"),
+                *action_routes(core.database, "/api/subscriptions/operator-actions"),
+            ],
+            ping_database=core.database.ping,
+            ping_redis=core.ping_redis,
+            measure=core.measure,
+        )

@@ -1,0 +1,1 @@
+"""The pure core of the scheduler: periods, life, dunning. No I/O, no clock."""

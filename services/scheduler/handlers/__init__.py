@@ -1,0 +1,1 @@
+"""What the scheduler does: one function per request, message or due time."""

@@ -1,0 +1,3 @@
+"""The metrics of the scheduler."""
+
+from __future__ import annotations

@@ -1,0 +1,23 @@
+"""What the scheduler reads from the environment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import AliasChoices, Field
+
+from shared.settings import Duration, ServiceSettings
+
+
+class SchedulerSettings(ServiceSettings):
+    """Settings of both processes of the scheduler."""
+
+    database_url: str = Field(
+        validation_alias=AliasChoices("SCHEDULER_DATABASE_URL", "DATABASE_URL"), repr=False
+    )
+    #: Longest pause between two scans for due subscriptions; a due time that is sooner ends it.
+    scheduler_interval: Duration = Field(
+        default=timedelta(minutes=5), gt=timedelta(0), alias="SCHEDULER_INTERVAL"
+    )
+    #: How long a job stays after its end.
+    job_keep_days: int = Field(default=7, ge=1, le=3_650, alias="JOB_KEEP_DAYS")

@@ -1,0 +1,259 @@
+"""Writes moves: what happened to subscriptions and all that follows, in one transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from services.scheduler.domain.model import Job, JobStatus, Move, Subscription
+from shared.contracts.base import Message
+from shared.database import Connection
+from shared.errors import ConflictError
+from shared.messaging import outbox
+from shared.messaging.envelope import Outgoing
+
+#: The columns of a subscription that moves change, with their types. Of its others `customer_id`,
+#: `start_at`, `zone` and `ends_after` stay for good.
+_CHANGED: Final = {
+    "plan_id": "text",
+    "next_plan_id": "text",
+    "payment_method_id": "text",
+    "state": "text",
+    "reason": "text",
+    "priority": "text",
+    "auto_pay": "boolean",
+    "anchor": "timestamptz",
+    "periods_opened": "integer",
+    "period_number": "integer",
+    "period_start": "timestamptz",
+    "period_end": "timestamptz",
+    "cancels_at_period_end": "boolean",
+    "is_unpaid": "boolean",
+    "charges_made": "integer",
+    "charging": "text",
+    "retry_at": "timestamptz",
+    "may_still_be_paid": "boolean",
+    "failed_at": "timestamptz",
+    "dunning_step": "integer",
+    "grace_until": "timestamptz",
+    "has_access": "boolean",
+    "access_sequence": "integer",
+    "asks_to_catch_up": "boolean",
+    "due_at": "timestamptz",
+    "clock_id": "text",
+    "as_of": "timestamptz",
+}
+
+# Rows are locked by whoever decided; the version is the guard behind that.
+_SAVE: Final = (
+    "UPDATE subscription SET "  # noqa: S608 - made of the names above
+    + ", ".join(f"{name} = new.{name}" for name in _CHANGED)
+    + """, version = subscription.version + 1, updated_at = clock_timestamp()
+      FROM unnest($1::text[], $2::integer[], """
+    + ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_CHANGED.values(), start=3))
+    + ") AS new (id, version, "
+    + ", ".join(_CHANGED)
+    + """)
+     WHERE subscription.id = new.id
+       AND subscription.version = new.version
+"""
+)
+
+_OPEN_CYCLES: Final = """
+    INSERT INTO billing_cycle (subscription_id, period_start, period_end, number, periods, state,
+                               reason, payment_id, plan_id, amount, currency, opened_at)
+    SELECT *
+      FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::integer[], $5::integer[],
+                  $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::text[],
+                  $12::timestamptz[])
+"""
+
+_SAVE_CYCLES: Final = """
+    UPDATE billing_cycle
+       SET state = new.state, reason = new.reason, paid_at = new.paid_at,
+           payment_id = coalesce(new.payment_id, billing_cycle.payment_id)
+      FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[],
+                  $6::timestamptz[])
+        AS new (subscription_id, period_start, state, reason, payment_id, paid_at)
+     WHERE billing_cycle.subscription_id = new.subscription_id
+       AND billing_cycle.period_start = new.period_start
+"""
+
+_INSERT_JOBS: Final = """
+    INSERT INTO job (id, subscription_id, payment_id, period_start, charge_number, occasion, status,
+                     progress, ordered_at, plan_id, payment_method_id, gateway, amount, currency)
+    SELECT *
+      FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::integer[], $6::text[],
+                  $7::text[], $8::smallint[], $9::timestamptz[], $10::text[], $11::text[],
+                  $12::text[], $13::bigint[], $14::text[])
+"""
+
+_SAVE_JOBS: Final = """
+    UPDATE job
+       SET status = new.status, progress = new.progress, attempts_made = new.attempts_made,
+           failed_reason = new.failed_reason, gateway_reference = new.gateway_reference,
+           retry_at = new.retry_at, finished_at = new.finished_at, updated_at = clock_timestamp()
+      FROM unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::text[], $6::text[],
+                  $7::timestamptz[], $8::timestamptz[])
+        AS new (id, status, progress, attempts_made, failed_reason, gateway_reference, retry_at,
+                finished_at)
+     WHERE job.id = new.id
+"""
+
+_INSERT_HISTORY: Final = """
+    INSERT INTO subscription_history (subscription_id, at, event, state, reason, period_start,
+                                      payment_id, actor)
+    SELECT new.*, $8::text
+      FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[],
+                  $6::timestamptz[], $7::text[]) AS new
+"""
+
+# Rows are taken in one order, so that two writers never wait for each other.
+_COUNT: Final = """
+    INSERT INTO billing_count (day, plan_id, what, is_test, times, amount)
+    SELECT *
+      FROM unnest($1::date[], $2::text[], $3::text[], $4::boolean[], $5::bigint[], $6::bigint[])
+     ORDER BY 1, 2, 3, 4
+        ON CONFLICT (day, plan_id, what, is_test) DO UPDATE
+       SET times = billing_count.times + excluded.times,
+           amount = billing_count.amount + excluded.amount
+"""
+
+
+async def save_moves(
+    connection: Connection, moves: Sequence[Move], *, actor: str | None = None
+) -> list[Outgoing]:
+    """Write moves of subscriptions that are locked, each of another one; return what to publish.
+
+    Runs in the caller's transaction. `actor` is the name of the API key of whoever asked.
+
+    Raises:
+        ConflictError: a subscription is not as it was when its move was decided.
+        asyncpg.UniqueViolationError: a period is to be opened that was opened before.
+    """
+    changed = [move for move in moves if move.after is not move.before]
+    if changed:
+        saved = await connection.execute(_SAVE, *_subscription_columns(changed))
+        if saved != f"UPDATE {len(changed)}":
+            raise ConflictError(f"of {len(changed)} subscriptions some changed meanwhile")
+    await _save_cycles(connection, moves)
+    await _save_jobs(connection, moves)
+    messages: list[tuple[Message, str | None]] = [
+        (message, None) for move in moves for message in move.messages
+    ]
+    outgoing = await outbox.append(connection, messages) if messages else []
+    await connection.execute(_INSERT_HISTORY, *_history_columns(moves), actor)
+    await _count(connection, moves)
+    return outgoing
+
+
+def _columns(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    return list(zip(*rows, strict=True))
+
+
+def _subscription_columns(moves: Sequence[Move]) -> list[Sequence[Any]]:
+    indexes = [Subscription._fields.index(name) for name in _CHANGED]
+    return _columns(
+        [move.after.id, move.before.version, *(move.after[index] for index in indexes)]
+        for move in moves
+    )
+
+
+async def _save_cycles(connection: Connection, moves: Sequence[Move]) -> None:
+    opened, known = [], []
+    for move in moves:
+        for cycle in move.cycles:
+            if cycle.is_new:
+                amount = move.plan.amount
+                opened.append(
+                    (
+                        move.after.id,
+                        *cycle[:7],
+                        move.plan.id,
+                        amount.minor_units,
+                        amount.currency,
+                        move.now,
+                    )
+                )
+            else:
+                known.append(
+                    (
+                        move.after.id,
+                        cycle.period_start,
+                        cycle.state,
+                        cycle.reason,
+                        cycle.payment_id,
+                        cycle.paid_at,
+                    )
+                )
+    if opened:
+        await connection.execute(_OPEN_CYCLES, *_columns(opened))
+    if known:
+        await connection.execute(_SAVE_CYCLES, *_columns(known))
+
+
+async def _save_jobs(connection: Connection, moves: Sequence[Move]) -> None:
+    new = [_new_job(move.job, move) for move in moves if _is_new(move.job)]
+    if new:
+        await connection.execute(_INSERT_JOBS, *_columns(new))
+    known = [
+        (
+            job.id,
+            job.status,
+            job.progress,
+            job.attempts_made,
+            job.failed_reason,
+            job.gateway_reference,
+            job.retry_at,
+            job.finished_at,
+        )
+        for move in moves
+        if (job := move.job) is not None and not _is_new(job)
+    ]
+    if known:
+        await connection.execute(_SAVE_JOBS, *_columns(known))
+
+
+def _is_new(job: Job | None) -> bool:
+    return job is not None and job.status is JobStatus.WAITING
+
+
+def _new_job(job: Job | None, move: Move) -> tuple[Any, ...]:
+    assert job is not None, "asked before"
+    return (
+        *job[:8],
+        job.ordered_at,
+        move.plan.id,
+        move.after.payment_method_id,
+        move.plan.gateway,
+        move.plan.amount.minor_units,
+        move.plan.amount.currency,
+    )
+
+
+def _history_columns(moves: Sequence[Move]) -> list[Sequence[Any]]:
+    return _columns(
+        (
+            move.after.id,
+            move.now,
+            move.event,
+            move.after.state,
+            move.after.reason,
+            move.after.period_start,
+            move.after.charging if move.job is None else move.job.payment_id,
+        )
+        for move in moves
+    )
+
+
+async def _count(connection: Connection, moves: Sequence[Move]) -> None:
+    sums: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
+    for move in moves:
+        for count in move.counts:
+            is_test = move.after.clock_id is not None
+            entry = sums[move.now.date(), move.plan.id, count.what, is_test]
+            entry[0] += 1
+            entry[1] += count.amount
+    if sums:
+        await connection.execute(_COUNT, *_columns((*key, *sum_) for key, sum_ in sums.items()))

@@ -1,0 +1,34 @@
+"""Composition root of the scheduler's worker process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from services.scheduler.settings import SchedulerSettings
+from services.scheduler.store.tables import PARTITIONED_TABLES
+from shared import partitions
+from shared.contracts.subscriptions import METHODS_QUEUE, OUTCOMES_QUEUE
+from shared.messaging.consumption import consume
+from shared.process import Part, open_core
+from shared.web.idempotency import IdempotencyKeys
+
+
+@asynccontextmanager
+async def worker_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
+    """Consume what became of charges, and bill what is due."""
+    async with (
+        open_core(settings, "scheduler", settings.database_url) as core,
+        consume(
+            core,
+            settings.redis_address(),
+            handlers={},
+            priorities={OUTCOMES_QUEUE: 0, METHODS_QUEUE: 10},
+            tasks=[
+                partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
+                IdempotencyKeys(core.database, core.clock).forget_old_for_ever,
+            ],
+        ) as part,
+    ):
+        yield part
