@@ -129,7 +129,9 @@ def failed(
 ) -> Move | None:
     """Record that a try failed, and whether another one follows; None when that is known."""
     job, cycle = charged
-    if job.status in _ENDED or message.attempts_made < job.attempts_made:
+    if job.status is JobStatus.FAILED:
+        return _is_closed_now(s, plan, job, message, now)
+    if job.status is JobStatus.COMPLETED or message.attempts_made < job.attempts_made:
         return None
     reason = f"{message.kind}:{message.code}"
     if message.retry_after_seconds is not None:
@@ -154,6 +156,18 @@ def failed(
         if s.state is not SubscriptionState.PAUSED:
             after = after._replace(state=SubscriptionState.PAST_DUE, reason=message.kind)
     return moved(s, after, plan, now, "charge_failed", cycles=(unpaid,), job=over, counts=counts)
+
+
+def _is_closed_now(
+    s: Subscription, plan: Plan, job: Job, message: ChargeFailed, now: datetime
+) -> Move | None:
+    """Note that what was still open at the gateway can be paid no more."""
+    is_last = job.period_start == s.period_start and job.charge_number == s.charges_made
+    is_told = message.retry_after_seconds is None and not message.may_still_be_paid
+    if not (s.may_still_be_paid and s.charging is None and is_last and is_told):
+        return None
+    after = s._replace(may_still_be_paid=False)
+    return moved(s, after, plan, now, "charge_closed")
 
 
 def _will_be_retried(
