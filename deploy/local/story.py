@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from deploy.local import story_words
+from deploy.local import story_outlook, story_words
 from deploy.local.service_databases import ServiceDatabases
 from deploy.local.story_words import Entry
 from shared.identifiers import created_at, is_id
@@ -19,7 +19,7 @@ _PAYMENT: Final = """
     SELECT payment.id, payment.gateway, method, payment.state, reason, payment.amount,
            payment.currency, payment.customer_id, payment.product_id, reference,
            gateway_payment_id, checks_made, next_check_at, payment.created_at, expires_at,
-           retry.state AS retry_state, next_attempt_at
+           retry.state AS retry_state, next_attempt_at, subscription_id
       FROM payment
       LEFT JOIN retry ON retry.payment_id = payment.id
      WHERE payment.id = $1
@@ -33,7 +33,13 @@ _PAYMENT_OF_ENROLLMENT: Final = """
                  FROM further_payment
                 WHERE enrollment_id = enrollment.id
                 ORDER BY stored_at
-                LIMIT 1)) AS payment_id
+                LIMIT 1)) AS payment_id, (
+               SELECT subscription_id
+                 FROM subscription_access
+                WHERE customer_id = enrollment.customer_id
+                  AND product_id = enrollment.product_id
+                ORDER BY has_access DESC, stored_at DESC
+                LIMIT 1) AS subscription_id
       FROM enrollment
      WHERE id = $1
 """
@@ -111,8 +117,15 @@ _ENROLLMENT: Final = """
         OR id = (SELECT enrollment_id FROM further_payment WHERE payment_id = $1)
 """
 
+_ENROLLMENT_OF_SUBSCRIPTION: Final = """
+    SELECT enrollment.id, state, payment_id
+      FROM subscription_access
+      JOIN enrollment USING (customer_id, product_id)
+     WHERE subscription_id = $1
+"""
+
 _ENROLLMENT_HISTORY: Final = """
-    SELECT at, event, payment_id, actor, reason
+    SELECT at, event, payment_id, subscription_id, actor, reason
       FROM enrollment_history
      WHERE enrollment_id = $1
      ORDER BY id
@@ -126,7 +139,7 @@ _FURTHER_PAYMENTS: Final = """
 """
 
 #: The services that keep an outbox and dead letters.
-_WITH_MESSAGES: Final = ("webhook", "payments", "enrollment")
+_WITH_MESSAGES: Final = ("scheduler", "webhook", "payments", "enrollment")
 
 
 class UnknownPaymentError(Exception):
@@ -169,7 +182,13 @@ async def find_payment_id(databases: ServiceDatabases, given: str) -> str:
         raise UnknownPaymentError(missing)
     payment_id: str | None = rows[0]["payment_id"]
     if payment_id is None:
-        raise UnknownPaymentError(f"{given} was granted by hand, without a payment")
+        subscription_id = rows[0].get("subscription_id")
+        raise UnknownPaymentError(
+            f"{given} was granted by hand, without a payment"
+            if subscription_id is None
+            else f"{given} follows the subscription {subscription_id}, not a payment; the payments "
+            f"of that: GET /api/payments?subscriptionId={subscription_id}"
+        )
     return payment_id
 
 
@@ -200,11 +219,10 @@ async def tell(databases: ServiceDatabases, payment_id: str) -> Story:
     entries += [story_words.message(service, row) for service, row in messages]
     dead_letters = await _of_each(databases, _DEAD_LETTERS, payment_id, names)
     entries += [story_words.dead_letter(service, row) for service, row in dead_letters]
-    enrollment = await _enrollment(databases, payment_id)
+    enrollment = await _enrollment(databases, payment_id, payment["subscription_id"])
     if enrollment is not None:
         entries += await _enrollment_story(databases, enrollment, payment_id)
-    amount = Money(payment["amount"], payment["currency"])
-    outlook = story_words.outlook(
+    outlook = story_outlook.outlook(
         payment,
         enrollment,
         messages=[row for _, row in messages],
@@ -212,13 +230,23 @@ async def tell(databases: ServiceDatabases, payment_id: str) -> Story:
     )
     return Story(
         payment_id,
-        f"{amount} by {payment['gateway']} ({payment['method']}), "
-        f"customer {payment['customer_id']}, product {payment['product_id']}",
+        _summary(payment),
         sorted(entries, key=lambda entry: entry.at),
         outlook.now,
         outlook.next,
         outlook.because,
     )
+
+
+def _summary(payment: asyncpg.Record) -> str:
+    amount = Money(payment["amount"], payment["currency"])
+    summary = (
+        f"{amount} by {payment['gateway']} ({payment['method']}), "
+        f"customer {payment['customer_id']}, product {payment['product_id']}"
+    )
+    if payment["subscription_id"] is not None:
+        summary += f", ordered by {payment['subscription_id']}"
+    return summary
 
 
 async def _notices(
@@ -240,12 +268,18 @@ async def _of_each(
     return [
         (service, row)
         for service in _WITH_MESSAGES
+        if service in databases.names
         for row in await databases.fetch(service, query, *arguments)
     ]
 
 
-async def _enrollment(databases: ServiceDatabases, payment_id: str) -> asyncpg.Record | None:
-    rows = await databases.fetch("enrollment", _ENROLLMENT, payment_id)
+async def _enrollment(
+    databases: ServiceDatabases, payment_id: str, subscription_id: str | None
+) -> asyncpg.Record | None:
+    if subscription_id is None:
+        rows = await databases.fetch("enrollment", _ENROLLMENT, payment_id)
+    else:
+        rows = await databases.fetch("enrollment", _ENROLLMENT_OF_SUBSCRIPTION, subscription_id)
     return rows[0] if rows else None
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 import asyncpg
 
-from services.payments.domain.model import PaymentState
 from services.payments.domain.refunds import RefundState
-from services.payments.domain.retries import RetryState
-from shared.contracts.payments import PaymentSucceeded
-from shared.contracts.webhook import NoticeReceived
 from shared.gateways.interface import FailureKind
 from shared.money import Money
 
@@ -31,14 +27,6 @@ class Entry:
     state: str | None = None
     reason: str | None = None
     next_at: datetime | None = None
-
-
-class Outlook(NamedTuple):
-    """How a payment stands, what happens next and why."""
-
-    now: str
-    next: str
-    because: str
 
 
 _HISTORY: Final[Mapping[str, str]] = MappingProxyType(
@@ -109,6 +97,7 @@ _ENROLLMENT: Final[Mapping[str, str]] = MappingProxyType(
         "revoked_after_refund": "the enrollment was taken away, as its money was given back",
         "revoked_after_dispute": "the enrollment was taken away, as its money was lost",
         "restored": "the enrollment was given back, as its money is ours again",
+        "revoked_with_subscription": "the enrollment ended with its subscription",
     }
 )
 
@@ -121,55 +110,12 @@ _BY_HAND: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-#: What waiting is for, by what the gateway said last.
-_REASONS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "customer_must_pay": "the customer has a page to pay on and no notice has come",
-        "open_page": "the customer has a page to pay on and no notice has come",
-        "requires_action": "the customer must authenticate on the gateway's page",
-        "page_unknown": "a page is open whose address was lost with the gateway's answer",
-        "page_unused": "the customer has not tried to pay yet",
-        "prompted": "the customer must confirm on the phone",
-        "not_attempted": "the customer has not tried to pay yet",
-        "gateway_created": "the customer has not tried to pay yet",
-        "gateway_is_off": "the gateway is not configured any more, so it cannot be asked",
-        "not_visible_yet": "the gateway may not list yet what was begun just now",
-        "breaker_open": "the gateway failed too often and is given a rest",
-        "breaker_half_open": "the gateway failed too often and is being tried out",
-        "held_by_operator": "an operator holds it until it is released",
-        "released_by_operator": "an operator released it, and its gateway is asked",
-        "retry_begun": "another try is on its way to the gateway",
-        "gateway_pending": "the gateway says that the payment is still on its way",
-        "invalid_transaction": "the gateway does not know the transaction that the notice names",
-    }
-)
-
 #: What became of an attempt, where that is not what the payment became.
 _ATTEMPT_STATES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "abandoned": "given up later for another one",
         "refused": "refused by the gateway",
         "put_off": "not sent yet",
-    }
-)
-
-_RESTING_WORDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        PaymentState.FAILED: "it has ended; a late success would still be recorded",
-        PaymentState.CANCELLED: "it has ended; a late success would still be recorded",
-        PaymentState.ON_HOLD: "a person must look at it and decide",
-        PaymentState.PARTIALLY_REFUNDED: "nothing: a part of it was given back",
-        PaymentState.REFUNDED: "nothing: all of it was given back",
-        PaymentState.DISPUTED: "what the customer's bank decides is recorded",
-    }
-)
-
-
-#: Why a payment rests whose state says it all.
-_BECAUSE: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        PaymentState.PARTIALLY_REFUNDED: "it was paid, and somebody gave money back",
-        PaymentState.REFUNDED: "it was paid, and somebody gave the money back",
     }
 )
 
@@ -274,6 +220,8 @@ def enrollment(enrollment_id: str, row: asyncpg.Record) -> Entry:
     text = f"{_ENROLLMENT[row['event']]} as {enrollment_id}"
     if row["payment_id"] is not None:
         text += f", for {row['payment_id']}"
+    if row["subscription_id"] is not None:
+        text += f", by {row['subscription_id']}"
     if row["actor"] is not None:
         text += f", with the key {row['actor']}"
     return Entry(row["at"], "enrollment", row["event"], text, reason=row["reason"])
@@ -287,82 +235,6 @@ def further_payment(enrollment_id: str, payment_id: str, row: asyncpg.Record) ->
     if row["effect"] == "recorded":
         text += ", recorded for the operator: the customer had it already"
     return Entry(row["stored_at"], "enrollment", "further_payment_stored", text)
-
-
-def outlook(
-    payment: asyncpg.Record,
-    enrolled: asyncpg.Record | None,
-    *,
-    messages: Sequence[asyncpg.Record],
-    dead_letters: Sequence[asyncpg.Record],
-) -> Outlook:
-    """Say how a payment stands, what happens next and why.
-
-    Args:
-        payment: Its row.
-        enrolled: The enrollment that it led to.
-        messages: What waits in an outbox about it.
-        dead_letters: What could not be handled about it, and waits for an operator.
-    """
-    state, reason = payment["state"], payment["reason"]
-    if payment["next_check_at"] is not None:
-        asked = "no answer so far" if reason is None else _REASONS.get(reason, reason)
-        if _find(messages, NoticeReceived.name) is not None:
-            asked = "a notice has come and is being checked"
-        return Outlook(
-            state, f"the gateway is asked at {moment(payment['next_check_at'])} UTC", asked
-        )
-    if state == PaymentState.RETRY_SCHEDULED:
-        return _outlook_of_retry(payment)
-    if state != PaymentState.SUCCEEDED:
-        rest = _RESTING_WORDS.get(state, "nothing: no time is set, which must not be")
-        return Outlook(state, rest, reason or _BECAUSE.get(state, "no reason was written down"))
-    return _outlook_of_success(payment, enrolled, messages, dead_letters)
-
-
-def _outlook_of_retry(payment: asyncpg.Record) -> Outlook:
-    state, because = payment["state"], payment["reason"] or "somebody asked for another try"
-    if payment["retry_state"] == RetryState.PARKED:
-        return Outlook(state, "an operator resumes its retry", "too many retries waited")
-    if payment["next_attempt_at"] is None:
-        return Outlook(state, "nothing: it has no retry, which must not be", because)
-    return Outlook(state, f"it is tried again at {moment(payment['next_attempt_at'])} UTC", because)
-
-
-def _outlook_of_success(
-    payment: asyncpg.Record,
-    enrolled: asyncpg.Record | None,
-    messages: Sequence[asyncpg.Record],
-    dead_letters: Sequence[asyncpg.Record],
-) -> Outlook:
-    if enrolled is not None:
-        return _outlook_of_enrolled(payment, enrolled)
-    now = "succeeded, not enrolled"
-    waiting = _find(messages, PaymentSucceeded.name)
-    if waiting is not None and waiting["parked_at"] is None:
-        again = f"its message is sent again at {moment(waiting['send_again_at'])} UTC"
-        return Outlook(now, again, "enrollment has not confirmed it yet")
-    if waiting is not None:
-        return Outlook(now, "an operator sends its message again", "the message is parked")
-    if (dead := _find(dead_letters, PaymentSucceeded.name)) is not None:
-        again = "an operator retries the dead letter"
-        if dead["retry_at"] is not None:
-            again = f"the dead letter is handled again at {moment(dead['retry_at'])} UTC"
-        return Outlook(now, again, dead["reason"])
-    return Outlook(now, "an operator enrolls the customer by hand", "no message is on its way")
-
-
-def _outlook_of_enrolled(payment: asyncpg.Record, enrolled: asyncpg.Record) -> Outlook:
-    now = f"succeeded, and {enrolled['id']} is {enrolled['state']}"
-    if payment["reason"] == "surplus_charge":
-        return Outlook(now, "refund one charge at the gateway", "it took the money repeatedly")
-    if enrolled["payment_id"] != payment["id"]:
-        return Outlook(now, "the operator refunds it or answers", "it was paid for before")
-    return Outlook(now, "nothing", "it is final and has had its effect")
-
-
-def _find(rows: Sequence[asyncpg.Record], name: str) -> asyncpg.Record | None:
-    return next((row for row in rows if row["message_name"] == name), None)
 
 
 def moment(at: datetime) -> str:

@@ -27,7 +27,7 @@ _EMPTY = """
              WHERE relkind IN ('r', 'p')
                AND NOT relispartition
                AND relnamespace::regnamespace::text IN (
-                       'webhook', 'payments', 'enrollment', 'simulator')
+                       'webhook', 'payments', 'enrollment', 'scheduler', 'simulator')
                AND relname NOT IN ('migration', 'transition')
         LOOP
             EXECUTE format('DELETE FROM %s', name);

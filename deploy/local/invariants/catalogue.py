@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from deploy.local.invariants.access import ACCESS_IS_TOLD, ENROLLED_WHILE_SUBSCRIBED
 from deploy.local.invariants.books import BOOKS_AGREE, MOVEMENTS_AGREE
 from deploy.local.invariants.charges import ONE_SUCCESS_PER_PAYMENT
 from deploy.local.invariants.dues import DEAD_LETTERS, NO_MESSAGE_LATE, NO_PAYMENT_LATE
@@ -32,6 +33,8 @@ INVARIANTS: Final = (
     ENROLLED_EXACTLY_WHEN_PAID,
     ENROLLMENT_HISTORY_AGREES,
     REVOKED_EXACTLY_WHEN_GONE,
+    ACCESS_IS_TOLD,
+    ENROLLED_WHILE_SUBSCRIBED,
     NO_MESSAGE_LATE,
     NO_PAYMENT_LATE,
     NO_RETRY_LATE,

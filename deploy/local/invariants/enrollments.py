@@ -13,10 +13,12 @@ from deploy.local.service_databases import ServiceDatabases
 from shared.contracts.payments import PaymentSucceeded
 
 # Money that was held for a person is given back, or disputed, without that anybody was enrolled.
+# The payments of a subscription enroll nobody by themselves.
 _PAID: Final = """
     SELECT id, customer_id, product_id
       FROM payment
      WHERE id > $1
+       AND subscription_id IS NULL
        AND (state IN ('succeeded', 'partially_refunded')
             OR (state IN ('refunded', 'disputed')
                 AND EXISTS (
@@ -71,7 +73,7 @@ _FURTHER_PAYMENTS: Final = """
 
 # A refund that came back may put a payment on hold that had succeeded.
 _SUCCEEDED_OF: Final = """
-    SELECT id
+    SELECT id, subscription_id
       FROM payment
      WHERE id = ANY($1::text[])
        AND (state IN ('succeeded', 'partially_refunded', 'refunded', 'disputed')
@@ -147,13 +149,16 @@ async def _check_granted(
     rows = await databases.fetch(
         "payments", _SUCCEEDED_OF, [grant["payment_id"] for grant in grants]
     )
-    succeeded = {row["id"] for row in rows}
+    subscriptions = {row["id"]: row["subscription_id"] for row in rows}
     for grant in grants:
-        if grant["payment_id"] not in succeeded:
-            findings.add_violation(
-                grant["enrollment_id"],
-                f"rests on {grant['payment_id']}, which has not succeeded",
-            )
+        payment_id = grant["payment_id"]
+        problem = None
+        if payment_id not in subscriptions:
+            problem = f"rests on {payment_id}, which has not succeeded"
+        elif (subscription_id := subscriptions[payment_id]) is not None:
+            problem = f"rests on {payment_id}, and not on its subscription {subscription_id}"
+        if problem is not None:
+            findings.add_violation(grant["enrollment_id"], problem)
 
 
 _DISAGREEING: Final = """
@@ -191,7 +196,8 @@ async def check_enrollment_history(databases: ServiceDatabases, findings: Findin
 
 ENROLLED_EXACTLY_WHEN_PAID: Final = Invariant(
     name="enrolled_exactly_when_paid",
-    sentence="Each succeeded payment has enrolled its customer, or was recorded as a further one.",
+    sentence="Each succeeded payment has enrolled its customer, or was recorded as a further one; "
+    "those of subscriptions enroll nobody.",
     hint="Paid but not enrolled: grant it by hand (POST /api/enrollments), saying why. Enrolled "
     "but not paid: look at the payment with `sluice explain`, and revoke by hand if need be.",
     check=check_enrollments,

@@ -307,7 +307,7 @@ class Tables:
 async def open_tables(url: str) -> AsyncIterator[Tables]:
     async with AsyncExitStack() as stack:
         tables = Tables()
-        for service in ("webhook", "payments", "enrollment", "simulator"):
+        for service in ("webhook", "payments", "enrollment", "scheduler", "simulator"):
             connection = await asyncpg.connect(url, server_settings={"search_path": service})
             stack.push_async_callback(connection.close)
             tables.connections[service] = connection
