@@ -18,15 +18,17 @@ from services.payments.domain.settlement import GATEWAY_IS_OFF, Change, settle
 from services.payments.domain.state_machine import RESTING
 from services.payments.domain.statistics import step
 from services.payments.flow.admission import Flow, Purpose
+from services.payments.flow.charges import fact_of
 from services.payments.flow.controls import Controls
 from services.payments.flow.late_money import give_back
-from services.payments.flow.retry_planning import Decided, RetryPlanner, policy_of
+from services.payments.flow.retry_planning import Decided, RetryPlan, RetryPlanner, policy_of
 from services.payments.settings import PaymentsSettings
 from services.payments.store import attempts as attempt_store
 from services.payments.store import payments as payment_store
 from services.payments.store.attempts import StoredOrder
 from shared.batching import Batcher
-from shared.contracts.payments import CheckoutOpened, PaymentSucceeded
+from shared.contracts.base import Message
+from shared.contracts.payments import CheckoutOpened
 from shared.contracts.priorities import Priority, priority_of
 from shared.errors import ConflictError
 from shared.gateways.interface import (
@@ -293,11 +295,6 @@ async def _save(recorder: _Recorder, decided: Sequence[tuple[Judgement, Change]]
         return frozenset()
     core, retries = recorder.core, recorder.retries
     now = core.clock()
-    announcements = {
-        change.payment.id: (success(change.payment, judgement.asked_at), judgement.traceparent)
-        for judgement, change in decided
-        if change.is_success
-    }
     # One statement as a rule, which commits by itself and saves two round trips.
     is_several = any(
         change.frees_held_to is not None
@@ -309,6 +306,7 @@ async def _save(recorder: _Recorder, decided: Sequence[tuple[Judgement, Change]]
     async with lend() as connection:
         outcomes = [Decided(each.payment, each.verdict, change) for each, change in decided]
         plan = await retries.plan(connection, outcomes, now)
+        announcements = _announcements([judgement for judgement, _ in decided], plan, now)
         steps = [
             step(judgement.payment, change, now, since=judgement.asked_at)
             for (judgement, _), change in zip(decided, plan.changes, strict=True)
@@ -329,16 +327,23 @@ async def _save(recorder: _Recorder, decided: Sequence[tuple[Judgement, Change]]
     return saved
 
 
-def success(payment: Payment, asked_at: datetime) -> PaymentSucceeded:
-    """Announce a success; `asked_at` is when what led to it began."""
-    return PaymentSucceeded(
-        payment_id=payment.id,
-        customer_id=payment.customer_id,
-        product_id=payment.product_id,
-        amount=payment.amount.minor_units,
-        currency=payment.amount.currency,
-        noticed_at=asked_at,
-    )
+def _announcements(
+    judgements: Sequence[Judgement], plan: RetryPlan, now: datetime
+) -> dict[str, tuple[Message, str | None]]:
+    found: dict[str, tuple[Message, str | None]] = {}
+    for judgement, change in zip(judgements, plan.changes, strict=True):
+        id_ = change.payment.id
+        fact = fact_of(
+            judgement.payment,
+            change,
+            planned=plan.retries.get(id_),
+            tries=plan.tries.get(id_, 0),
+            asked_at=judgement.asked_at,
+            now=now,
+        )
+        if fact is not None:
+            found[id_] = fact, judgement.traceparent
+    return found
 
 
 def _came_to_rest(before: Payment, change: Change) -> bool:

@@ -50,6 +50,9 @@ NOT_ATTEMPTED: Final = Pending("not_attempted")
 #: time in which it may be.
 SURE_AFTER: Final = timedelta(seconds=60)
 
+#: On a test clock, waits from this on end with an order: time there does not pass by itself.
+WAITS_FOR_ORDER_FROM: Final = timedelta(minutes=1)
+
 _FAILED: Final = frozenset({PaymentState.FAILED, PaymentState.CANCELLED})
 #: What happened when the answer to the call that asks for the money was lost.
 _LOST: Final = frozenset({"charge_unknown", "checkout_unknown"})
@@ -85,6 +88,22 @@ class Planned:
     known: Retry | None
     retry: Retry
 
+    @property
+    def event(self) -> str | None:
+        """What happened to it that others should know; None when it only went on."""
+        known, retry = self.known, self.retry
+        match retry.state:
+            case RetryState.SCHEDULED | RetryState.WAITING:
+                is_same = known is not None and known.next_attempt_at == retry.next_attempt_at
+                is_question = known is not None and known.asked < retry.asked
+                return None if is_same or is_question else "scheduled"
+            case RetryState.SUCCEEDED if retry.attempts_made == 0:
+                return None  # Money came before any retry was begun.
+            case RetryState.RUNNING | RetryState.PARKED:
+                return None
+            case _:
+                return str(retry.state)
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPlan:
@@ -92,6 +111,8 @@ class RetryPlan:
 
     changes: list[Change]
     retries: dict[str, Planned] = field(default_factory=dict)
+    #: Tries that reached the gateway, or may have, of payments that may be tried again.
+    tries: dict[str, int] = field(default_factory=dict)
 
 
 class RetryPlanner:
@@ -124,6 +145,8 @@ class RetryPlanner:
             standing = standings.get(each.before.id)
             planned = None if standing is None else self._plan_one(each, standing, now)
             change = each.change
+            if standing is not None:
+                plan.tries[each.before.id] = standing.tries
             if planned is not None:
                 plan.retries[each.before.id] = planned
                 if change.payment.state in _FAILED and planned.retry.is_open:
@@ -147,8 +170,7 @@ class RetryPlanner:
             if each.retry is each.known:
                 continue  # All is as it was decided before.
             await retry_store.save_retry(connection, each.retry)
-            event = _event(each)
-            if event is not None:
+            if (event := each.event) is not None:
                 kind = each.retry.kind
                 bound(metrics.RETRIES, each.retry.gateway, kind, event).inc()
                 messages.append((_message(each.retry, now), None))
@@ -169,7 +191,13 @@ class RetryPlanner:
         if known is not None and known.state is RetryState.CANCELLED:
             return None
         after = self._after(each, standing, now)
-        return None if after is None else Planned(known, after)
+        if after is None:
+            return None
+        planned = Planned(known, after)
+        if each.before.waits_for_orders and planned.event == "scheduled":
+            # Only what is told can be ordered.
+            planned = replace(planned, retry=_on_test_clock(after, now))
+        return planned
 
     def _after(self, each: Decided, standing: Standing, now: datetime) -> Retry | None:
         before, state, known = each.before, each.change.payment.state, standing.retry
@@ -226,20 +254,11 @@ def _postponed(each: Decided) -> Change:
     return replace(each.change, payment=payment, event="retry_scheduled")
 
 
-def _event(planned: Planned) -> str | None:
-    """Return what happened to a retry that others should know; None when it only went on."""
-    known, retry = planned.known, planned.retry
-    match retry.state:
-        case RetryState.SCHEDULED:
-            is_same = known is not None and known.next_attempt_at == retry.next_attempt_at
-            is_question = known is not None and known.asked < retry.asked
-            return None if is_same or is_question else "scheduled"
-        case RetryState.SUCCEEDED if retry.attempts_made == 0:
-            return None  # Money came before any retry was begun.
-        case RetryState.RUNNING | RetryState.PARKED:
-            return None
-        case _:
-            return str(retry.state)
+def _on_test_clock(retry: Retry, now: datetime) -> Retry:
+    due = retry.next_attempt_at
+    if retry.state is not RetryState.SCHEDULED or due is None or due - now < WAITS_FOR_ORDER_FROM:
+        return retry
+    return replace(retry, state=RetryState.WAITING, waits_for=retries.ORDER)
 
 
 def _message(retry: Retry, now: datetime) -> Message:

@@ -7,7 +7,8 @@ it. It waits in PostgreSQL, and whoever takes it up, a repeated request or a wor
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -15,12 +16,13 @@ from typing import Final
 from opentelemetry.trace import SpanKind
 
 from services.payments import metrics
-from services.payments.domain.model import Deferred, PaymentState, Verdict
-from services.payments.domain.settlement import settle
+from services.payments.domain.model import Deferred, Payment, PaymentState, Verdict
+from services.payments.domain.settlement import Change, settle
 from services.payments.domain.starting import settle_start
 from services.payments.domain.state_machine import RESTING
 from services.payments.domain.statistics import step
 from services.payments.flow.admission import Purpose
+from services.payments.flow.charges import fact_of
 from services.payments.flow.late_money import give_back
 from services.payments.flow.retry_planning import Decided
 from services.payments.runtime import (
@@ -29,12 +31,12 @@ from services.payments.runtime import (
     handle_in,
     measure,
     page_found,
-    success,
 )
 from services.payments.store import attempts as attempt_store
 from services.payments.store import payments as payment_store
-from services.payments.store.attempts import StoredOrder
+from services.payments.store.attempts import AttemptState, StoredOrder
 from shared.contracts.base import Message
+from shared.database import Connection
 from shared.errors import GatewayUnavailableError
 from shared.gateways.interface import (
     ActionRequired,
@@ -66,11 +68,46 @@ async def begin(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder) 
 
     The caller alone holds the attempt: it has just recorded it, or taken it up.
     """
+    asked = await ask_for_money(runtime, gateway, stored)
+    verdict = asked.verdict
+    if isinstance(verdict, Deferred):
+        await record_put_off(runtime, stored, verdict)
+    else:
+        await record_outcome(runtime, stored, verdict, asked.asked_at, asked.traceparent)
+        if stored.is_put_off:
+            async with runtime.core.database.connection() as connection:
+                await attempt_store.let_go_attempt(connection, stored.order.reference)
+    return verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What became of asking for money."""
+
+    verdict: Verdict
+    asked_at: datetime
+    traceparent: str | None
+
+
+async def ask_for_money(
+    runtime: Runtime,
+    gateway: PaymentGateway,
+    stored: StoredOrder,
+    *,
+    traceparent: str | None = None,
+) -> Asked:
+    """Ask a gateway, once, for the money of an attempt that the caller alone holds.
+
+    `traceparent` is of the message that wants it, if one does.
+    """
     asked_at, order = runtime.core.clock(), stored.order
     with (
         runtime.core.tracing.span(
-            "payments.start", kind=SpanKind.CLIENT, attributes={"payment": stored.payment_id}
-        ) as traceparent,
+            "payments.start",
+            traceparent=traceparent,
+            kind=SpanKind.CLIENT,
+            attributes={"payment": stored.payment_id},
+        ) as span,
         send_within(SEND_WITHIN_SECONDS),
     ):
         verdict = await runtime.flow.call(
@@ -80,18 +117,13 @@ async def begin(runtime: Runtime, gateway: PaymentGateway, stored: StoredOrder) 
             Purpose.CHECK if isinstance(order.method, Checkout) else Purpose.CHARGE,
             partial(gateway.start, order),
         )
-    if isinstance(verdict, Deferred):
-        await _record_put_off(runtime, stored, verdict)
-    else:
-        await record_outcome(runtime, stored, verdict, asked_at, traceparent)
+    if not isinstance(verdict, Deferred):
         metrics.CREATED.labels(gateway.name, VERDICT_NAMES[type(verdict)]).inc()
-        if stored.is_put_off:
-            async with runtime.core.database.connection() as connection:
-                await attempt_store.let_go_attempt(connection, order.reference)
-    return verdict
+    return Asked(verdict, asked_at, span)
 
 
-async def _record_put_off(runtime: Runtime, stored: StoredOrder, deferred: Deferred) -> None:
+async def record_put_off(runtime: Runtime, stored: StoredOrder, deferred: Deferred) -> None:
+    """Commit that a gateway was not asked, why, and when it is tried again."""
     reference, now = stored.order.reference, runtime.core.clock()
     async with runtime.core.database.transaction() as connection:
         payment = await payment_store.lock_payment(connection, stored.payment_id)
@@ -131,6 +163,16 @@ def put_off(deferred: Deferred, now: datetime, payment_id: str) -> GatewayUnavai
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a gateway said to an attempt, waiting to be recorded."""
+
+    stored: StoredOrder
+    outcome: Outcome
+    asked_at: datetime
+    traceparent: str | None
+
+
 async def record_outcome(
     runtime: Runtime,
     stored: StoredOrder,
@@ -139,41 +181,87 @@ async def record_outcome(
     traceparent: str | None,
 ) -> None:
     """Commit what an answer makes of the attempt and of its payment, and announce it."""
-    reference, now = stored.order.reference, runtime.core.clock()
+    await record_answers(runtime, [Answer(stored, outcome, asked_at, traceparent)])
+
+
+async def record_answers(runtime: Runtime, answers: Sequence[Answer]) -> None:
+    """Commit what answers make of their attempts and payments, and announce it, all together.
+
+    Each payment may occur once.
+    """
+    now = runtime.core.clock()
+    answers = sorted(answers, key=lambda answer: answer.stored.payment_id)
     async with runtime.core.database.transaction() as connection:
-        payment = await payment_store.lock_payment(connection, stored.payment_id)
-        change = None
-        if payment.reference == reference or isinstance(outcome, Paid):
-            returns_late_money = runtime.settings.late_success_policy == "refund"
-            change = settle_start(payment, outcome, now=now, returns_late_money=returns_late_money)
-        message: Message | None = page_found(stored, outcome)
-        if change is not None and change.is_success:
-            message = success(change.payment, asked_at)
-        outgoing: list[Outgoing] = []
-        if change is not None:
-            plan = await runtime.retries.plan(connection, [Decided(payment, outcome, change)], now)
-            (change,) = plan.changes
-            announcements = {} if message is None else {payment.id: (message, traceparent)}
-            _, outgoing = await payment_store.save_and_announce(
-                connection,
-                [change],
-                announcements,
-                now,
-                steps=[step(payment, change, now, since=asked_at)],
-            )
-            outgoing += await runtime.retries.write(connection, plan, {payment.id}, now)
-            await give_back(connection, runtime.gateways, [change], {payment.id}, now)
-        elif message is not None:
-            # A notice was faster than the answer and has decided more than it could.
-            outgoing = await outbox.append(connection, [(message, traceparent)])
-        if not isinstance(outcome, Unknown):
-            await attempt_store.save_attempt(
-                connection,
-                reference,
-                state="refused" if isinstance(outcome, Declined) and outcome.is_final else "open",
-                handle=handle_in(outcome),
-                checkout_url=outcome.url if isinstance(outcome, ActionRequired) else None,
-            )
+        ids = [answer.stored.payment_id for answer in answers]
+        payments = await payment_store.lock_payments(connection, ids)
+        decided, unneeded = [], []
+        for answer in answers:
+            payment = payments[answer.stored.payment_id]
+            change = _decide(runtime, payment, answer, now)
+            if change is not None:
+                decided.append((answer, Decided(payment, answer.outcome, change)))
+            elif (message := page_found(answer.stored, answer.outcome)) is not None:
+                # A notice was faster than the answer and has decided more than it could.
+                unneeded.append((message, answer.traceparent))
+        outgoing = await outbox.append(connection, unneeded) if unneeded else []
+        changes, sent = await _save(runtime, connection, decided, now)
+        outgoing += sent
+        await attempt_store.save_attempts(
+            connection, [known for answer in answers if (known := _attempt_state(answer))]
+        )
     runtime.core.publisher.publish(outgoing)
-    if change is not None:
-        measure(payment, change)
+    for (_, each), change in zip(decided, changes, strict=True):
+        measure(each.before, change)
+
+
+def _decide(runtime: Runtime, payment: Payment, answer: Answer, now: datetime) -> Change | None:
+    if payment.reference != answer.stored.order.reference and not isinstance(answer.outcome, Paid):
+        return None
+    returns_late_money = runtime.settings.late_success_policy == "refund"
+    return settle_start(payment, answer.outcome, now=now, returns_late_money=returns_late_money)
+
+
+async def _save(
+    runtime: Runtime,
+    connection: Connection,
+    decided: Sequence[tuple[Answer, Decided]],
+    now: datetime,
+) -> tuple[list[Change], list[Outgoing]]:
+    """Save what was decided of locked payments; return it as it was saved, and the messages."""
+    if not decided:
+        return [], []
+    plan = await runtime.retries.plan(connection, [each for _, each in decided], now)
+    announcements: dict[str, tuple[Message, str | None]] = {}
+    steps = []
+    for (answer, each), change in zip(decided, plan.changes, strict=True):
+        id_ = each.before.id
+        message = page_found(answer.stored, answer.outcome) or fact_of(
+            each.before,
+            change,
+            planned=plan.retries.get(id_),
+            tries=plan.tries.get(id_, 0),
+            asked_at=answer.asked_at,
+            now=now,
+        )
+        if message is not None:
+            announcements[id_] = message, answer.traceparent
+        steps.append(step(each.before, change, now, since=answer.asked_at))
+    saved, outgoing = await payment_store.save_and_announce(
+        connection, plan.changes, announcements, now, steps=steps
+    )
+    outgoing += await runtime.retries.write(connection, plan, saved, now)
+    await give_back(connection, runtime.gateways, plan.changes, saved, now)
+    return plan.changes, outgoing
+
+
+def _attempt_state(answer: Answer) -> AttemptState | None:
+    """Return what an answer makes of its attempt; None when it did not say."""
+    outcome = answer.outcome
+    if isinstance(outcome, Unknown):
+        return None
+    return AttemptState(
+        answer.stored.order.reference,
+        "refused" if isinstance(outcome, Declined) and outcome.is_final else "open",
+        handle_in(outcome),
+        outcome.url if isinstance(outcome, ActionRequired) else None,
+    )

@@ -26,6 +26,7 @@ from services.payments.domain.model import Deferred, Payment, PaymentState
 from services.payments.domain.settlement import Change
 from services.payments.domain.state_machine import TAKEN
 from services.payments.flow.admission import Purpose
+from services.payments.flow.charges import tell
 from services.payments.handlers.due_work import gateways_at_rest, take_up_for_ever
 from services.payments.runtime import Judgement, Runtime, ask
 from services.payments.store import disputes as dispute_store
@@ -226,6 +227,7 @@ async def _settle(
             connection, [change], facts, now, steps=counted
         )
         outgoing += sent
+        outgoing += await tell(connection, payment, change, now=now, traceparent=traceparent)
         payment = change.payment._replace(version=payment.version + 1)
     if (change_of_fee := fee_change(known, dispute, payment)) is not None:
         await payment_store.save_and_announce(connection, [change_of_fee], {}, now)

@@ -11,14 +11,14 @@ from services.payments.domain import holds
 from services.payments.domain.model import Deferred, Payment, PaymentState, Verdict
 from services.payments.domain.settlement import Change
 from services.payments.domain.statistics import step
+from services.payments.flow.charges import tell
 from services.payments.handlers.beginning import put_off
 from services.payments.handlers.orders import read_payment
-from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask, measure, success
+from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask, measure
 from services.payments.store import payments as payment_store
 from services.payments.store import refunds as refund_store
 from services.payments.store import retries as retry_store
 from services.payments.store.payment_views import PaymentView
-from shared.contracts.base import Message
 from shared.database import Connection
 from shared.gateways.interface import Paid
 from shared.metrics import bound
@@ -82,13 +82,11 @@ async def _carry_out(
         payment = await payment_store.lock_payment(connection, payment_id)
         if await find_action(connection, instruction.action_id) is None:
             change = await decide(connection, payment)
-            announcements: dict[str, tuple[Message, str | None]] = {}
-            if change.is_success:
-                announcements[payment.id] = (success(change.payment, now), None)
             saved, outgoing = await payment_store.save_and_announce(
-                connection, [change], announcements, now, steps=[step(payment, change, now)]
+                connection, [change], {}, now, steps=[step(payment, change, now)]
             )
             assert payment.id in saved, "the row is locked"
+            outgoing += await tell(connection, payment, change, now=now)
             done = instruction.carried_out(
                 action,
                 payment.id,

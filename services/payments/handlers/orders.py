@@ -260,7 +260,8 @@ async def _resume(
         payment = await payment_store.lock_payment(connection, last.payment_id)
         if payment.state in BEYOND_START or payment.reference != last.reference:
             return None  # A notice, or another request, was faster.
-        await attempt_store.save_attempt(connection, last.reference, state="abandoned")
+        given_up = attempt_store.AttemptState(last.reference, "abandoned")
+        await attempt_store.save_attempts(connection, [given_up])
         return await record_attempt(
             runtime,
             connection,

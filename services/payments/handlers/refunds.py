@@ -24,6 +24,7 @@ from services.payments.domain.refunds import (
 )
 from services.payments.domain.statistics import step
 from services.payments.flow.admission import Purpose
+from services.payments.flow.charges import tell
 from services.payments.handlers.due_work import gateways_at_rest, take_up_for_ever
 from services.payments.handlers.orders import read_payment
 from services.payments.runtime import Runtime
@@ -284,6 +285,7 @@ async def _settle(
         now,
         steps=[step(payment, decided.change, now)],
     )
+    outgoing += await tell(connection, payment, decided.change, now=now, traceparent=traceparent)
     return decided, outgoing
 
 

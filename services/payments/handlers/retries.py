@@ -14,6 +14,7 @@ from services.payments.domain.retry_policy import DELAY_MAX, GiveUp
 from services.payments.domain.settlement import Change
 from services.payments.domain.state_machine import next_state
 from services.payments.domain.statistics import step
+from services.payments.flow.charges import tell, tell_of_retry
 from services.payments.flow.retry_planning import Planned
 from services.payments.handlers.orders import Purchase, create_payment, read_payment
 from services.payments.runtime import Runtime
@@ -157,6 +158,9 @@ def _wanted(
     if payment.state is not PaymentState.FAILED and payment.state not in _IN_DOUBT:
         problem = f"a payment that is {payment.state} is not tried again"
         raise RetryConflictError(problem, details={"state": payment.state})
+    if payment.subscription_id is not None and payment.state is PaymentState.FAILED:
+        problem = f"{payment.id} is over: let its subscription {payment.subscription_id} be charged"
+        raise RetryConflictError(problem, details={"state": payment.state})
     if standing.state == "put_off":
         problem = f"{payment.id} was not begun yet, and will be without a retry"
         raise RetryConflictError(problem, details={"state": payment.state})
@@ -248,10 +252,11 @@ async def cancel_retry(runtime: Runtime, transaction_id: str) -> RetryView:
                 await payment_store.save_and_announce(
                     connection, [change], {}, now, steps=[step(payment, change, now)]
                 )
+                outgoing = await tell(connection, payment, change, now=now)
             else:  # The gateway is still asked what became of the last try; no other one follows.
                 await payment_store.insert_history(connection, payment, "retry_cancelled", now)
             planned = Planned(retry, retries.cancelled(retry, now))
-            outgoing = await runtime.retries.save(connection, [planned], now)
+            outgoing += await runtime.retries.save(connection, [planned], now)
         view = await _view(runtime, connection, payment.id)
     runtime.core.publisher.publish(outgoing)
     return view
@@ -320,7 +325,8 @@ async def _change(
         await retry_store.allow_retries(
             connection, payment.id, changed.next_attempt_at + runtime.expires_after
         )
-        outgoing = await runtime.retries.save(connection, [Planned(retry, changed)], now)
+        outgoing = await runtime.retries.save(connection, [planned := Planned(retry, changed)], now)
+        outgoing += await tell_of_retry(connection, payment, planned, now=now)
         view = await _view(runtime, connection, payment.id)
     runtime.core.publisher.publish(outgoing)
     return view
@@ -382,6 +388,8 @@ async def _view(runtime: Runtime, connection: Connection, payment_id: str) -> Re
 def waits_for(runtime: Runtime, retry: Retry) -> str | None:
     """Return what keeps a retry although it is due: by what this process knows."""
     now = runtime.core.clock()
+    if retry.state is RetryState.WAITING:
+        return retry.waits_for
     if retry.state is not RetryState.SCHEDULED or retry.next_attempt_at is None:
         return None
     if retry.next_attempt_at > now:

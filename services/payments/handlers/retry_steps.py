@@ -19,6 +19,7 @@ from services.payments.domain.retries import Retry
 from services.payments.domain.settlement import Change
 from services.payments.domain.state_machine import next_state
 from services.payments.domain.statistics import step
+from services.payments.flow.charges import tell
 from services.payments.flow.retry_planning import Planned
 from services.payments.handlers.beginning import SEND_WITHIN_SECONDS
 from services.payments.handlers.orders import record_attempt
@@ -167,7 +168,8 @@ async def _bury(connection: Connection, position: Position) -> None:
     state = "abandoned" if position.standing.state == "started" else "refused"
     if position.is_dead:
         state = "refused"
-    await attempt_store.save_attempt(connection, position.standing.reference, state=state)
+    buried = attempt_store.AttemptState(position.standing.reference, state)
+    await attempt_store.save_attempts(connection, [buried])
 
 
 async def remain_silent(runtime: Runtime, claim: Claim, position: Position) -> None:
@@ -209,7 +211,9 @@ async def fail(runtime: Runtime, claim: Claim, position: Position, problem: str)
             reason=f"{retry.kind}:{retry.code}",
             next_check_at=None,
         )
-        outgoing = await _save(connection, payment, Change(failed, "declined"), now)
+        change = Change(failed, "declined")
+        outgoing = await _save(connection, payment, change, now)
+        outgoing += await tell(connection, payment, change, now=now)
         if is_over:
             await _bury(connection, position)
         outgoing += await runtime.retries.save(connection, [Planned(claim.retry, retry)], now)

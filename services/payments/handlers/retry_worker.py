@@ -23,6 +23,7 @@ from services.payments.domain.retries import FailedTry, failure_of
 from services.payments.domain.retry_policy import PUT_OFF_AT_LEAST, GiveUp
 from services.payments.domain.state_machine import TAKEN
 from services.payments.flow.admission import Purpose
+from services.payments.flow.charges import EARLIER_TRY_IS_OPEN
 from services.payments.flow.retry_planning import NOT_ATTEMPTED, SURE_AFTER
 from services.payments.handlers import retry_steps
 from services.payments.handlers.beginning import record_outcome
@@ -56,9 +57,6 @@ LOOK_SECONDS: Final = 1.0
 #: When a retry whose payment is in other hands is looked at again: an operator holds it, or a
 #: notice claims that money came.
 IN_OTHER_HANDS: Final = timedelta(seconds=30)
-
-#: Why a payment is not tried again beside a page or a prompt that may still be paid.
-STILL_OPEN: Final = "earlier_try_is_still_open"
 
 #: The answer of a call that was not made after all.
 _NOT_MADE: Final = Unknown("not_begun")
@@ -286,7 +284,7 @@ async def _is_closed(
     if isinstance(verdict, Unknown) and gateway.capabilities.cancels:
         await retry_steps.remain_silent(making.runtime, making.claim, position)
         return _Last.OPEN
-    await retry_steps.fail(making.runtime, making.claim, position, STILL_OPEN)
+    await retry_steps.fail(making.runtime, making.claim, position, EARLIER_TRY_IS_OPEN)
     return _Last.OPEN
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 import orjson
@@ -58,25 +58,32 @@ async def insert_attempt(
     await connection.execute(_POINT_TO_ATTEMPT, payment_id, reference)
 
 
-_SAVE_ATTEMPT: Final = """
+_SAVE_ATTEMPTS: Final = """
     UPDATE attempt
-       SET state = $2,
-           handle = coalesce(handle, $3),
-           checkout_url = CASE WHEN $2 = 'open' THEN coalesce($4, checkout_url) END
-     WHERE reference = $1
+       SET state = new.state,
+           handle = coalesce(attempt.handle, new.handle),
+           checkout_url = CASE WHEN new.state = 'open'
+                               THEN coalesce(new.checkout_url, attempt.checkout_url)
+                          END
+      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+        AS new (reference, state, handle, checkout_url)
+     WHERE attempt.reference = new.reference
 """
 
 
-async def save_attempt(
-    connection: Connection,
-    reference: str,
-    *,
-    state: str,
-    handle: str | None = None,
-    checkout_url: str | None = None,
-) -> None:
-    """Write what became of an attempt; a handle that is known stays."""
-    await connection.execute(_SAVE_ATTEMPT, reference, state, handle, checkout_url)
+class AttemptState(NamedTuple):
+    """What became of an attempt."""
+
+    reference: str
+    state: str
+    handle: str | None = None
+    checkout_url: str | None = None
+
+
+async def save_attempts(connection: Connection, attempts: Sequence[AttemptState]) -> None:
+    """Write what became of attempts; a handle that is known stays."""
+    if attempts:
+        await connection.execute(_SAVE_ATTEMPTS, *zip(*attempts, strict=True))
 
 
 _OPEN_ATTEMPT: Final = """

@@ -10,6 +10,7 @@ from typing import Final
 import orjson
 
 from services.payments.store.payments import NewPayment
+from services.payments.store.retries import Claim, retry_of
 from shared.contracts.base import Message
 from shared.contracts.subscriptions import SUBSCRIPTIONS
 from shared.database import Connection
@@ -189,6 +190,30 @@ async def order_retries(
     ids = sorted(orders)
     records = await connection.fetch(_ORDER_RETRIES, ids, [orders[id_] for id_ in ids], now)
     return [record["payment_id"] for record in records]
+
+
+# What was released by an order, to be made by whoever heard it.
+_CLAIM_ORDERED: Final = """
+    UPDATE retry
+       SET state = 'running',
+           token = token + 1,
+           leased_until = clock_timestamp() + make_interval(secs => $3),
+           updated_at = $2
+     WHERE payment_id = ANY($1::text[])
+       AND state = 'scheduled'
+       AND next_attempt_at <= $2
+ RETURNING payment_id, state, gateway, priority, customer_id, product_id, amount, currency, kind,
+           code, failures, attempts_made, failed_reference, lost_reference, asked, continues,
+           next_attempt_at, waits_for, metadata, token, created_at, updated_at, finished_at
+"""
+
+
+async def claim_ordered(
+    connection: Connection, payment_ids: Sequence[str], now: datetime, lease_seconds: float
+) -> list[Claim]:
+    """Take the retries of some payments that are due, like `claim_due`."""
+    records = await connection.fetch(_CLAIM_ORDERED, payment_ids, now, lease_seconds)
+    return [Claim(retry_of(record), was_running=False) for record in records]
 
 
 _CANCEL_UNHEARD: Final = """

@@ -30,8 +30,8 @@ _SELECT: Final = """
     SELECT payment.id, gateway, method, payment.state, reason, amount, currency, customer_id,
            product_id, payment.reference, validation_id, gateway_payment_id, checks_made,
            next_check_at, payment.created_at, expires_at, version, priority,
-           retries_automatically, subscription_id, waits_for_orders, return_url, metadata, updated_at,
-           checkout_url, refunded_amount
+           retries_automatically, subscription_id, waits_for_orders, return_url, metadata,
+           updated_at, checkout_url, refunded_amount
       FROM payment
       LEFT JOIN attempt ON attempt.reference = payment.reference
 """

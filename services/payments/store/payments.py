@@ -121,6 +121,29 @@ async def lock_payment(connection: Connection, payment_id: str) -> Payment:
     return payment_of(record)
 
 
+_LOCK_PAYMENTS: Final = """
+    SELECT id, gateway, method, state, reason, amount, currency, customer_id, product_id, reference,
+           validation_id, gateway_payment_id, checks_made, next_check_at, created_at, expires_at,
+           version, priority, retries_automatically, subscription_id, waits_for_orders
+      FROM payment
+     WHERE id = ANY($1::text[])
+     ORDER BY id
+       FOR NO KEY UPDATE
+"""
+
+
+async def lock_payments(connection: Connection, ids: Sequence[str]) -> dict[str, Payment]:
+    """Return payments by id, and keep others from changing them in this transaction.
+
+    They are locked in the order of their ids, so that two who lock some of the same cannot block
+    each other for good.
+    """
+    if len(ids) == 1:  # Looks into one partition only.
+        return {ids[0]: await lock_payment(connection, ids[0])}
+    records = await connection.fetch(_LOCK_PAYMENTS, ids)
+    return {record["id"]: payment_of(record) for record in records}
+
+
 # Saved only where the version is still the one that was decided on; the others are read and decided
 # anew by the caller. History and messages are written for exactly the rows that were saved, all in
 # one round trip: this is what the customer's enrollment waits for. Rows of the answer are either a

@@ -33,10 +33,15 @@ class Standing:
     reference: str
     #: Which try of its payment it is.
     number: int
-    #: `started`, `open`, `refused` or `abandoned`.
+    #: `started`, `put_off`, `open`, `refused` or `abandoned`.
     state: str
     started_at: datetime
     retry: Retry | None
+
+    @property
+    def tries(self) -> int:
+        """Tries that reached the gateway, or may have."""
+        return self.number - (self.state == "put_off")
 
 
 def retry_of(record: asyncpg.Record) -> Retry:
@@ -223,30 +228,6 @@ async def begin_attempt(connection: Connection, claim: Claim, begun: Begun) -> N
     await connection.execute(
         _COUNT_ATTEMPT, payment_id, claim.retry.token, int(begun.is_counted), begun.begun_at
     )
-
-
-# What was released by an order, to be made by whoever heard it.
-_CLAIM_ORDERED: Final = """
-    UPDATE retry
-       SET state = 'running',
-           token = token + 1,
-           leased_until = clock_timestamp() + make_interval(secs => $3),
-           updated_at = $2
-     WHERE payment_id = ANY($1::text[])
-       AND state = 'scheduled'
-       AND next_attempt_at <= $2
- RETURNING payment_id, state, gateway, priority, customer_id, product_id, amount, currency, kind,
-           code, failures, attempts_made, failed_reference, lost_reference, asked, continues,
-           next_attempt_at, waits_for, metadata, token, created_at, updated_at, finished_at
-"""
-
-
-async def claim_ordered(
-    connection: Connection, payment_ids: Sequence[str], now: datetime, lease_seconds: float
-) -> list[Claim]:
-    """Take the retries of some payments that are due, like `claim_due`."""
-    records = await connection.fetch(_CLAIM_ORDERED, payment_ids, now, lease_seconds)
-    return [Claim(retry_of(record), was_running=False) for record in records]
 
 
 _PUT_OFF: Final = """

@@ -288,6 +288,7 @@ async def test_statistics_say_what_retries_bring(payments: Payments) -> None:
         "scheduled": 1,
         "running": 0,
         "parked": 0,
+        "waiting": 0,
         "succeeded": 1,
         "exhausted": 1,
         "cancelled": 0,
