@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from services.scheduler.domain.model import Job, JobStatus, Move, Subscription
+from services.scheduler.store import analytics
 from shared.contracts.base import Message
 from shared.database import Connection
 from shared.errors import ConflictError
@@ -109,17 +109,6 @@ _INSERT_HISTORY: Final = """
                   $6::timestamptz[], $7::text[]) AS new
 """
 
-# Rows are taken in one order, so that two writers never wait for each other.
-_COUNT: Final = """
-    INSERT INTO billing_count (day, plan_id, what, is_test, times, amount)
-    SELECT *
-      FROM unnest($1::date[], $2::text[], $3::text[], $4::boolean[], $5::bigint[], $6::bigint[])
-     ORDER BY 1, 2, 3, 4
-        ON CONFLICT (day, plan_id, what, is_test) DO UPDATE
-       SET times = billing_count.times + excluded.times,
-           amount = billing_count.amount + excluded.amount
-"""
-
 
 async def save_moves(
     connection: Connection, moves: Sequence[Move], *, actor: str | None = None
@@ -144,7 +133,7 @@ async def save_moves(
     ]
     outgoing = await outbox.append(connection, messages) if messages else []
     await connection.execute(_INSERT_HISTORY, *_history_columns(moves), actor)
-    await _count(connection, moves)
+    await analytics.count(connection, moves)
     return outgoing
 
 
@@ -245,15 +234,3 @@ def _history_columns(moves: Sequence[Move]) -> list[Sequence[Any]]:
         )
         for move in moves
     )
-
-
-async def _count(connection: Connection, moves: Sequence[Move]) -> None:
-    sums: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
-    for move in moves:
-        for count in move.counts:
-            is_test = move.after.clock_id is not None
-            entry = sums[move.now.date(), move.plan.id, count.what, is_test]
-            entry[0] += 1
-            entry[1] += count.amount
-    if sums:
-        await connection.execute(_COUNT, *_columns((*key, *sum_) for key, sum_ in sums.items()))
