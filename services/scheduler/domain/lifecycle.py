@@ -99,10 +99,15 @@ def begin_next_period(
     """
     plan, next_plan, now, _ = situation
     before = s
+    access: tuple[Message, ...] = ()
     if s.ends_after is not None and s.periods_opened >= s.ends_after:
         return end(s, plan, now, SubscriptionState.ENDED, "ran_its_periods")
     if next_plan is not None:
-        s, plan = _on_next_plan(s, plan, next_plan), next_plan
+        s = _on_next_plan(s, plan, next_plan)
+        if s.has_access and next_plan.product_id != plan.product_id:
+            # Whoever follows takes the product before away: one word of it, which none overtakes.
+            s, access = granted(s._replace(has_access=False), next_plan, now)
+        plan = next_plan
         situation = situation._replace(plan=plan)
     rhythm = s.rhythm(plan)
     first = period_after(rhythm, s.period_number)
@@ -124,7 +129,8 @@ def begin_next_period(
     if opened.number > first.number:
         periods = opened.number - first.number
         skipped = (skipped_cycle(first, opened.start, periods, f"catch_up_{policy}"),)
-    return _open(before, s, situation, opened, skipped)
+    move = _open(before, s, situation, opened, skipped)
+    return replace(move, messages=(*access, *move.messages)) if access else move
 
 
 def _on_next_plan(s: Subscription, plan: Plan, next_plan: Plan) -> Subscription:
