@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from services.scheduler.runtime import Runtime
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.store.tables import PARTITIONED_TABLES
 from shared.migrations import MESSAGING, WEB, Component
@@ -14,8 +15,9 @@ from shared.process import Part, open_core
 from shared.web.idempotency import IdempotencyKeys
 from shared.web.message_routes import message_routes
 from shared.web.operator_action_routes import action_routes
+from shared.web.routes import Route
 
-__all__ = ["MIGRATIONS", "PARTITIONED_TABLES", "http_part"]
+__all__ = ["MIGRATIONS", "PARTITIONED_TABLES", "http_part", "routes_of"]
 
 MIGRATIONS: Final = (
     MESSAGING,
@@ -31,11 +33,17 @@ async def http_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
         keys = IdempotencyKeys(core.database, core.clock)
         yield Part(
             name="scheduler-http",
-            routes=[
-                *message_routes(core, keys, "/api/subscriptions"),
-                *action_routes(core.database, "/api/subscriptions/operator-actions"),
-            ],
+            routes=routes_of(Runtime(core, settings), keys),
             ping_database=core.database.ping,
             ping_redis=core.ping_redis,
             measure=core.measure,
         )
+
+
+def routes_of(runtime: Runtime, keys: IdempotencyKeys) -> list[Route]:
+    """Return every route. A literal path stands before one with a parameter in its place."""
+    core = runtime.core
+    return [
+        *message_routes(core, keys, "/api/subscriptions"),
+        *action_routes(core.database, "/api/subscriptions/operator-actions"),
+    ]

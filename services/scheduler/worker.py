@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from services.scheduler.runtime import Runtime
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.store.tables import PARTITIONED_TABLES
 from shared import partitions
+from shared.contracts.base import Message
 from shared.contracts.subscriptions import METHODS_QUEUE, OUTCOMES_QUEUE
 from shared.messaging.consumption import consume
+from shared.messaging.receiver import Handler
 from shared.process import Part, open_core
 from shared.web.idempotency import IdempotencyKeys
 
@@ -23,7 +26,7 @@ async def worker_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
         consume(
             core,
             settings.redis_address(),
-            handlers={},
+            handlers=handlers_of(Runtime(core, settings)),
             priorities={OUTCOMES_QUEUE: 0, METHODS_QUEUE: 10},
             tasks=[
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
@@ -32,3 +35,9 @@ async def worker_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
         ) as part,
     ):
         yield part
+
+
+def handlers_of(runtime: Runtime) -> dict[type[Message], Handler]:
+    """Return what is done with each kind of message."""
+    _ = runtime
+    return {}
