@@ -1,3 +1,31 @@
 """The metrics of the scheduler."""
 
 from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Histogram
+
+#: Seconds, from at once to a weekend's downtime.
+LATENESS_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600, 86_400)
+
+TAKEN: Final = Counter(
+    "scheduler_due_taken_total",
+    "Due subscriptions for which a scan did what was due.",
+    ["priority"],
+)
+LATENESS_SECONDS: Final = Histogram(
+    "scheduler_lateness_seconds",
+    "Time from a subscription's due time to the decision of a scan.",
+    ["priority"],
+    buckets=LATENESS_BUCKETS,
+)
+SCAN_SECONDS: Final = Histogram(
+    "scheduler_scan_duration_seconds",
+    "Duration of a scan that found something due, until nothing was due any more.",
+    buckets=LATENESS_BUCKETS,
+)
+SET_ASIDE_BY_SCANS: Final = Counter(
+    "scheduler_set_aside_total",
+    "Subscriptions that a scan could not do what was due for, and set aside.",
+)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from services.scheduler.handlers import scan
 from services.scheduler.runtime import Runtime
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.store.tables import PARTITIONED_TABLES
@@ -29,6 +30,7 @@ async def worker_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
             handlers=handlers_of(Runtime(core, settings)),
             priorities={OUTCOMES_QUEUE: 0, METHODS_QUEUE: 10},
             tasks=[
+                partial(scan.scan_for_ever, Runtime(core, settings)),
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
                 IdempotencyKeys(core.database, core.clock).forget_old_for_ever,
             ],

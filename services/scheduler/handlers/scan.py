@@ -1,0 +1,214 @@
+"""The scan: does what is due, most urgent first, until nothing is due.
+
+A batch is claimed, decided and written in one transaction, so there is no lease: of a process that
+is killed or frozen PostgreSQL gives up the transaction, and what it held is due as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import ClassVar, Final
+
+import asyncpg
+import structlog
+
+from services.scheduler import metrics
+from services.scheduler.domain.model import Subscription
+from services.scheduler.handlers.billing import do_what_is_due
+from services.scheduler.runtime import Runtime
+from services.scheduler.store import due as due_store
+from shared.contracts.priorities import Priority
+from shared.database import Connection
+from shared.errors import ConflictError, DatabaseUnavailableError, SluiceError, TransientError
+from shared.metrics import bound
+
+log = structlog.get_logger()
+
+#: Subscriptions of one transaction.
+BATCH_SIZE: Final = 500
+
+#: Batches at once: while PostgreSQL writes one, the next one is decided.
+LANES: Final = 2
+
+#: What lower priorities are sure of in each batch, in per cent, while others are due without end.
+MINIMUM_SHARE: Final = 10
+
+#: Longest wait before the index is asked again what is due next: others make things due, too.
+PROBE_SECONDS: Final = 1.0
+
+#: Pause when what is due is in the hands of another scan.
+HELD_SECONDS: Final = 0.25
+
+#: Subscriptions that one scan may set aside. When more fail it is most likely not their fault, but
+#: that of what was installed last, and waiting for it to be mended does less harm.
+SET_ASIDE_MAX: Final = 100
+
+#: Characters of the reason that are kept.
+PROBLEM_MAX: Final = 500
+
+#: Errors of PostgreSQL about what is written. All others are about the server, or the schema.
+_ABOUT_THE_ROW: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.PLPGSQLError,
+)
+
+
+class ScanGivesUpError(TransientError):
+    """So many subscriptions fail that no more are set aside."""
+
+    code: ClassVar[str] = "scan_gives_up"
+
+
+async def scan_for_ever(runtime: Runtime) -> None:
+    """Scan whenever something is due, and every `SCHEDULER_INTERVAL` at least."""
+    interval = runtime.settings.scheduler_interval.total_seconds()
+    while True:
+        try:
+            taken = await scan(runtime)
+            await _until_due(runtime, HELD_SECONDS if taken == 0 else 0)
+        except ScanGivesUpError as error:
+            log.critical("scan_gives_up", reason=error.message, again_in_seconds=interval)
+            await asyncio.sleep(interval)
+        except (SluiceError, asyncpg.PostgresError) as error:
+            log.warning("scan_waits", reason=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(PROBE_SECONDS)
+
+
+async def scan(runtime: Runtime) -> int:
+    """Do what is due for every subscription that is due now; return how many that were.
+
+    Raises:
+        DatabaseUnavailableError: PostgreSQL is away; what was not committed is due as before.
+        ScanGivesUpError: more fail than can be their fault.
+    """
+    started = time.perf_counter()
+    this = _Scan(runtime)
+    lanes = [asyncio.create_task(this.run_lane()) for _ in range(LANES)]
+    try:
+        taken = sum(await asyncio.gather(*lanes))
+    finally:
+        for lane in lanes:
+            lane.cancel()
+        await asyncio.gather(*lanes, return_exceptions=True)
+    if taken:
+        metrics.SCAN_SECONDS.observe(time.perf_counter() - started)
+        log.info("scan_done", taken=taken)
+    return taken
+
+
+async def _until_due(runtime: Runtime, at_least_seconds: float) -> None:
+    interval = runtime.settings.scheduler_interval.total_seconds()
+    scan_again_at = time.monotonic() + interval
+    await asyncio.sleep(at_least_seconds)
+    while (left := scan_again_at - time.monotonic()) > 0:
+        async with runtime.core.database.connection() as connection:
+            next_due = await due_store.find_next_due(connection)
+        wait = min(left, PROBE_SECONDS)
+        if next_due is not None:
+            wait = min(wait, (next_due - runtime.core.clock()) / timedelta(seconds=1))
+        if wait <= 0:
+            return
+        await asyncio.sleep(wait)
+
+
+class _Scan:
+    """One scan: how far it has come in each priority, and what it set aside."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._since = dict.fromkeys(Priority, due_store.LONG_AGO)
+        self._set_aside = 0
+
+    async def run_lane(self) -> int:
+        """Take batch after batch until nothing is due; return how many subscriptions."""
+        taken = 0
+        while claimed := await self._take_batch():
+            taken += claimed
+        return taken
+
+    async def _take_batch(self) -> int:
+        now = self._runtime.core.clock()
+        try:
+            taken = await self._take(partial(self._claim, now), now)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one stops no other
+            _raise_unless_its_fault(error)
+            log.warning("batch_taken_apart", error=f"{type(error).__name__}: {error}")
+            return await self._take_apart(await self._due_ids(now), now)
+        for each in taken:
+            assert each.due_at is not None, "it was claimed for being due"
+            self._since[each.priority] = max(self._since[each.priority], each.due_at)
+        return len(taken)
+
+    async def _claim(self, now: datetime, connection: Connection) -> list[Subscription]:
+        due: list[Subscription] = []
+        reserved = BATCH_SIZE * MINIMUM_SHARE // 100
+        for index, priority in enumerate(Priority):
+            room = BATCH_SIZE - len(due) - reserved * (len(Priority) - 1 - index)
+            since = self._since[priority]
+            due += await due_store.claim_due(connection, priority, since, now, room)
+        return due
+
+    async def _take(
+        self, claim: Callable[[Connection], Awaitable[list[Subscription]]], now: datetime
+    ) -> list[Subscription]:
+        async with self._runtime.core.database.transaction() as connection:
+            due = await claim(connection)
+            if not due:
+                return []
+            outgoing = await do_what_is_due(self._runtime, connection, due, lambda _: now)
+        # Waited for, so that a scan never gets far ahead of what is published.
+        await self._runtime.core.publisher.send(outgoing)
+        _count(due, now)
+        return due
+
+    async def _due_ids(self, now: datetime) -> list[str]:
+        async with self._runtime.core.database.connection() as connection:
+            return [
+                each
+                for priority in Priority
+                for each in await due_store.list_due_ids(connection, priority, now, BATCH_SIZE)
+            ]
+
+    async def _take_apart(self, ids: Sequence[str], now: datetime) -> int:
+        """Take subscriptions in ever smaller parts, and set aside those that fail alone."""
+        try:
+            return len(await self._take(partial(due_store.claim_these, ids, now), now))
+        except Exception as error:  # noqa: BLE001 - as above
+            _raise_unless_its_fault(error)
+            if len(ids) == 1:
+                return await self._put_aside(ids[0], error, now)
+        half = len(ids) // 2
+        return await self._take_apart(ids[:half], now) + await self._take_apart(ids[half:], now)
+
+    async def _put_aside(self, subscription_id: str, error: Exception, now: datetime) -> int:
+        if self._set_aside >= SET_ASIDE_MAX:
+            raise ScanGivesUpError(f"{self._set_aside} subscriptions were set aside in one scan")
+        problem = f"{type(error).__name__}: {error}"[:PROBLEM_MAX]
+        async with self._runtime.core.database.transaction() as connection:
+            if not await due_store.set_aside(connection, subscription_id, problem, now):
+                return 0
+        self._set_aside += 1
+        metrics.SET_ASIDE_BY_SCANS.inc()
+        log.error("subscription_set_aside", subscription=subscription_id, exc_info=error)
+        return 1
+
+
+def _raise_unless_its_fault(error: Exception) -> None:
+    """Raise what is not about a subscription: to set one aside for it would help nobody."""
+    is_transient = isinstance(error, (DatabaseUnavailableError, ConflictError, ScanGivesUpError))
+    is_about_server = isinstance(error, asyncpg.PostgresError)
+    if is_transient or (is_about_server and not isinstance(error, _ABOUT_THE_ROW)):
+        raise error
+
+
+def _count(due: Sequence[Subscription], now: datetime) -> None:
+    for each in due:
+        assert each.due_at is not None, "it was claimed for being due"
+        bound(metrics.TAKEN, each.priority).inc()
+        late = (now - each.due_at).total_seconds()
+        bound(metrics.LATENESS_SECONDS, each.priority).observe(late)
