@@ -77,6 +77,7 @@ def begun(subscription_id: str, wish: Wish, plan: Plan, now: datetime) -> Subscr
         has_access=False,
         access_sequence=0,
         asks_to_catch_up=False,
+        catches_up_until=None,
         due_at=start_at,
         clock_id=wish.clock_id,
         as_of=None if wish.clock_id is None else moment,

@@ -198,7 +198,9 @@ def catch_up(s: Subscription, situation: Situation, policy: CatchUpPolicy) -> Mo
     _require_alive(s)
     if not s.asks_to_catch_up:
         raise NotNowError("nothing_asked", "no periods of the subscription wait for a decision")
-    return begin_next_period(s, situation, policy=policy)
+    until = situation.now if policy is CatchUpPolicy.EVERY else None
+    decided = s._replace(catches_up_until=until)
+    return replace(begin_next_period(decided, situation, policy=policy), before=s)
 
 
 def created(s: Subscription, plan: Plan, now: datetime) -> Move:

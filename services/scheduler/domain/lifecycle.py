@@ -113,7 +113,9 @@ def begin_next_period(
     first = period_after(rhythm, s.period_number)
     present = period_at(rhythm, now)
     behind = present.number - first.number
-    policy = policy or plan.catch_up
+    if policy is None:
+        is_decided = s.catches_up_until is not None and first.start < s.catches_up_until
+        policy = CatchUpPolicy.EVERY if is_decided else plan.catch_up
     if behind > 0 and policy is CatchUpPolicy.ASK:
         after = before._replace(asks_to_catch_up=True, reason="catch_up_asked")
         return moved(before, after, plan, now, "catch_up_asked")

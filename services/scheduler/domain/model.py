@@ -120,6 +120,8 @@ class Subscription(NamedTuple):
     access_sequence: int
     #: Whether periods went by unbilled and a person must say which are billed.
     asks_to_catch_up: bool
+    #: Somebody has said so: periods that began before are billed, one after the other.
+    catches_up_until: datetime | None
     #: When there is next something to do by itself; None while something else must happen first.
     due_at: datetime | None
     clock_id: str | None

@@ -39,17 +39,21 @@ def progressed(
     s: Subscription, plan: Plan, job: Job, message: ChargeProgressed, now: datetime
 ) -> Move | None:
     """Note how far a charge has come; None when that is known."""
+    is_held = message.step == "held"
     progress = ACCEPTED if message.step == "accepted" else SENT
-    is_known = progress <= job.progress and message.step != "held"
+    is_later = message.attempts_made > job.attempts_made
+    is_known = progress <= job.progress and not is_later and not is_held
     if job.status in _ENDED or is_known or message.attempts_made < job.attempts_made:
         return None
     after = job._replace(
-        status=JobStatus.DELAYED if message.step == "held" else JobStatus.ACTIVE,
+        status=JobStatus.DELAYED if is_held else JobStatus.ACTIVE,
         progress=max(progress, job.progress),
         attempts_made=message.attempts_made,
-        failed_reason="held_for_review" if message.step == "held" else job.failed_reason,
+        failed_reason="held_for_review" if is_held else job.failed_reason,
         retry_at=None,
     )
+    if after == job:
+        return None
     return Move(s, s, plan, now, f"charge_{message.step}", job=after)
 
 

@@ -43,14 +43,18 @@ CREATE TRIGGER plan_bills_the_same AFTER UPDATE ON plan
           (NEW.product_id, NEW.amount, NEW.currency, NEW.interval_unit, NEW.interval_every, NEW.gateway))
     EXECUTE FUNCTION refuse_plan_change();
 
--- Means of payment as payments has told of them. What they are made of stays there.
+-- Means of payment as payments has told of them. What they are made of stays there. That one is
+-- removed may be heard before what it was.
 CREATE TABLE payment_method (
     id          text        COLLATE "C" PRIMARY KEY,
     customer_id text        NOT NULL,
-    gateway     text        NOT NULL,
-    kind        text        NOT NULL,
-    stored_at   timestamptz NOT NULL,
-    removed_at  timestamptz
+    gateway     text,
+    kind        text,
+    stored_at   timestamptz,
+    removed_at  timestamptz,
+    CONSTRAINT stored_unless_removed CHECK (
+        removed_at IS NOT NULL
+        OR gateway IS NOT NULL AND kind IS NOT NULL AND stored_at IS NOT NULL)
 );
 
 -- A time that a person moves. It is a ceiling: all that is due until then happens, each subscription
@@ -109,6 +113,8 @@ CREATE TABLE subscription (
     has_access        boolean     NOT NULL DEFAULT false,
     access_sequence   integer     NOT NULL DEFAULT 0,
     asks_to_catch_up  boolean     NOT NULL DEFAULT false,
+    -- Somebody has said so: periods that began before are billed, one after the other.
+    catches_up_until  timestamptz,
     -- When there is next something to do by itself.
     due_at            timestamptz,
     clock_id          text        COLLATE "C" REFERENCES test_clock (id),

@@ -40,6 +40,7 @@ _CHANGED: Final = {
     "has_access": "boolean",
     "access_sequence": "integer",
     "asks_to_catch_up": "boolean",
+    "catches_up_until": "timestamptz",
     "due_at": "timestamptz",
     "clock_id": "text",
     "as_of": "timestamptz",

@@ -70,6 +70,7 @@ PAID = Subscription(
     has_access=True,
     access_sequence=4,
     asks_to_catch_up=False,
+    catches_up_until=None,
     due_at=SECOND,
     clock_id=None,
     as_of=None,
