@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from services.scheduler.handlers import analytics
+from services.scheduler.routes.analytics import analytics_routes
 from services.scheduler.runtime import Runtime
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.store.tables import PARTITIONED_TABLES
@@ -31,12 +33,18 @@ async def http_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
     """Open the HTTP side. Redis may be away: what is stored is published later."""
     async with open_core(settings, "scheduler", settings.database_url) as core:
         keys = IdempotencyKeys(core.database, core.clock)
+        runtime = Runtime(core, settings)
+
+        async def measure() -> None:
+            await core.measure()
+            await analytics.measure(runtime)
+
         yield Part(
             name="scheduler-http",
-            routes=routes_of(Runtime(core, settings), keys),
+            routes=routes_of(runtime, keys),
             ping_database=core.database.ping,
             ping_redis=core.ping_redis,
-            measure=core.measure,
+            measure=measure,
         )
 
 
@@ -44,6 +52,7 @@ def routes_of(runtime: Runtime, keys: IdempotencyKeys) -> list[Route]:
     """Return every route. A literal path stands before one with a parameter in its place."""
     core = runtime.core
     return [
+        *analytics_routes(runtime),
         *message_routes(core, keys, "/api/subscriptions"),
         *action_routes(core.database, "/api/subscriptions/operator-actions"),
     ]

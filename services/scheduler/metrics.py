@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 #: Seconds, from at once to a weekend's downtime.
 LATENESS_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600, 86_400)
@@ -28,4 +28,27 @@ SCAN_SECONDS: Final = Histogram(
 SET_ASIDE_BY_SCANS: Final = Counter(
     "scheduler_set_aside_total",
     "Subscriptions that a scan could not do what was due for, and set aside.",
+)
+
+# Of real subscriptions, as the database counts them: the same from every process that measures.
+SUBSCRIPTIONS: Final = Gauge(
+    "scheduler_subscriptions",
+    "Subscriptions by their state.",
+    ["state"],
+)
+BILLING_EVENTS: Final = Gauge(
+    "scheduler_billing_events",
+    "What happened to periods, charges and subscriptions since there were any.",
+    ["gateway", "currency", "what"],
+)
+REVENUE: Final = Gauge(
+    "scheduler_revenue_minor_units",
+    "Money of periods that were paid since there were any, by how they were paid.",
+    ["gateway", "currency", "what"],
+)
+OUTCOMES: Final = Counter(
+    "scheduler_outcomes_total",
+    "What payments said of charges, by what it changed: an event of the subscription's history, or "
+    "known, never_ordered.",
+    ["effect"],
 )

@@ -6,12 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from services.scheduler.handlers import scan
+from services.scheduler.handlers import analytics, scan
+from services.scheduler.handlers.outcomes import Outcomes
+from services.scheduler.handlers.payment_methods import forget_methods, remember_methods
 from services.scheduler.runtime import Runtime
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.store.tables import PARTITIONED_TABLES
 from shared import partitions
 from shared.contracts.base import Message
+from shared.contracts.payments import (
+    ChargeFailed,
+    ChargeProgressed,
+    ChargeSucceeded,
+    PaymentMethodRemoved,
+    PaymentMethodStored,
+)
 from shared.contracts.subscriptions import METHODS_QUEUE, OUTCOMES_QUEUE
 from shared.messaging.consumption import consume
 from shared.messaging.receiver import Handler
@@ -31,6 +40,7 @@ async def worker_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
             priorities={OUTCOMES_QUEUE: 0, METHODS_QUEUE: 10},
             tasks=[
                 partial(scan.scan_for_ever, Runtime(core, settings)),
+                partial(analytics.fold_for_ever, Runtime(core, settings)),
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
                 IdempotencyKeys(core.database, core.clock).forget_old_for_ever,
             ],
@@ -41,5 +51,11 @@ async def worker_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
 
 def handlers_of(runtime: Runtime) -> dict[type[Message], Handler]:
     """Return what is done with each kind of message."""
-    _ = runtime
-    return {}
+    outcomes = Outcomes(runtime)
+    return {
+        ChargeProgressed: outcomes.hear,
+        ChargeSucceeded: outcomes.hear,
+        ChargeFailed: outcomes.hear,
+        PaymentMethodStored: partial(remember_methods, runtime),
+        PaymentMethodRemoved: partial(forget_methods, runtime),
+    }
