@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.clock import Clock
 from shared.gateways.http_client import HttpClient
-from shared.gateways.interface import NoticeReader, PaymentGateway
+from shared.gateways.interface import Capabilities, NoticeReader, PaymentGateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,8 @@ class Registration(Generic[K]):
     """One gateway. The registry holds one of these per folder."""
 
     name: str
+    #: What it can do whatever its variables say; a client may be held to less.
+    capabilities: Capabilities
     keys: type[K]
     #: Variables without which the gateway is off; any one of them turns it on, and then all that
     #: `keys` requires must be there.

@@ -76,6 +76,7 @@ def _notices(keys: CampayKeys, clock: Clock) -> CampayNotices:
 
 REGISTRATION: Final = Registration(
     name="campay",
+    capabilities=CampayGateway.capabilities,
     keys=CampayKeys,
     switches=("CAMPAY_TOKEN", "CAMPAY_USERNAME", "CAMPAY_PASSWORD"),
     client=_client,

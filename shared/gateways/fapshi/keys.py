@@ -77,6 +77,7 @@ def _notices(keys: FapshiKeys, _clock: Clock) -> FapshiNotices:
 
 REGISTRATION: Final = Registration(
     name="fapshi",
+    capabilities=FapshiGateway.capabilities,
     keys=FapshiKeys,
     switches=("FAPSHI_API_USER", "FAPSHI_API_KEY"),
     client=_client,

@@ -46,6 +46,7 @@ def _notices(keys: SslcommerzKeys, _clock: Clock) -> SslcommerzNotices:
 
 REGISTRATION: Final = Registration(
     name="sslcommerz",
+    capabilities=SslcommerzGateway.capabilities,
     keys=SslcommerzKeys,
     switches=("SSLCOMMERZ_STORE_ID", "SSLCOMMERZ_STORE_PASSWORD"),
     client=_client,

@@ -9,19 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from shared.gateways.interface import (
     ActionRequired,
-    Capabilities,
     Card,
     Declined,
     DisputeOutcome,
     FailureKind,
-    Limits,
     Listing,
     Order,
     Outcome,
@@ -36,6 +33,7 @@ from shared.gateways.interface import (
 from shared.gateways.pages import PageHosts
 from shared.gateways.registration import Surroundings
 from shared.gateways.stripe.calls import GATEWAY, StripeCalls
+from shared.gateways.stripe.capabilities import CAPABILITIES
 from shared.gateways.stripe.declines import NOT_FOR_CUSTOMERS, read_decline
 from shared.gateways.stripe.disputes import StripeDisputes
 from shared.gateways.stripe.errors import (
@@ -62,40 +60,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Eight digits (Stripe's reference of `amount`).
-AMOUNT_MAX: Final = 99_999_999
-
-#: Smallest charge, in minor units (docs.stripe.com/currencies). Of a currency without its own it is
-#: the worth of half a dollar, which only Stripe knows: it refuses less, and nothing is charged.
-_AMOUNT_MIN: Final[Mapping[str, int]] = MappingProxyType(
-    {
-        "BDT": 1,
-        "EUR": 50,
-        "GBP": 30,
-        "INR": 50,
-        "JPY": 50,
-        "KWD": 10,
-        "MYR": 200,
-        "SGD": 50,
-        "USD": 50,
-        "XAF": 1,
-    }
-)
-
 #: Currencies whose last digit must be 0 (docs.stripe.com/currencies, three-decimal currencies).
 _LAST_DIGIT_ZERO: Final = frozenset({"KWD"})
-
-CAPABILITIES: Final = Capabilities(
-    methods=("card",),
-    limits=MappingProxyType(
-        {currency: Limits(low, AMOUNT_MAX) for currency, low in _AMOUNT_MIN.items()}
-    ),
-    charges_off_session=True,
-    refunds=True,
-    cancels=True,
-    disputes=True,
-    lists_payments=True,
-)
 
 #: Customers authenticate at hooks.stripe.com; other ways of paying redirect to its siblings.
 PAGE_DOMAIN: Final = "stripe.com"

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from shared.clock import Clock
 from shared.gateways.interface import PaymentGateway
 from shared.gateways.registration import GatewayKeys, Registration, Surroundings, secrets_of
+from shared.gateways.stripe.capabilities import CAPABILITIES
 from shared.gateways.stripe.webhooks import StripeNotices
 
 #: Secret keys and restricted keys say in their names which of the two worlds they open.
@@ -91,6 +92,7 @@ def _notices(keys: StripeKeys, clock: Clock) -> StripeNotices:
 
 REGISTRATION: Final = Registration(
     name="stripe",
+    capabilities=CAPABILITIES,
     keys=StripeKeys,
     switches=("STRIPE_SECRET_KEY",),
     client=_client,

@@ -8,14 +8,13 @@ is asked what a facilitator does not say.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, assert_never
 
 from shared.clock import Clock
 from shared.gateways.http_client import HttpCallError
 from shared.gateways.interface import (
-    Capabilities,
     Declined,
     DisputeOutcome,
     FailureKind,
@@ -33,6 +32,7 @@ from shared.gateways.interface import (
     refusal_of,
 )
 from shared.gateways.x402.addresses import checksummed
+from shared.gateways.x402.capabilities import CAPABILITIES
 from shared.gateways.x402.chain import Chain, Transfer, Transferred, Unsettled
 from shared.gateways.x402.facilitator import Facilitator, Settlement
 from shared.gateways.x402.networks import CURRENCY, Network
@@ -101,11 +101,8 @@ class X402Gateway:
         # The same for every payment: a facilitator need not know what is paid for.
         self._resource = Resource(public_url)
         self._clock = clock
-        self.capabilities = Capabilities(
-            methods=("wallet",),
-            limits={CURRENCY: Limits(1, rules.max_per_payment)},
-            charges_off_session=True,
-        )
+        limits = {CURRENCY: Limits(1, rules.max_per_payment)}
+        self.capabilities = replace(CAPABILITIES, limits=limits)
 
     def refusal(self, order: Order) -> Refusal | None:
         """Return which field of an order we do not sign for, or None."""

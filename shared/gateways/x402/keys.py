@@ -14,6 +14,7 @@ from shared.gateways.registration import (
     SpendingLimits,
     Surroundings,
 )
+from shared.gateways.x402.capabilities import CAPABILITIES
 from shared.gateways.x402.networks import NETWORKS
 from shared.money import MINOR_UNITS_MAX
 
@@ -113,6 +114,7 @@ def _client(keys: X402Keys, surroundings: Surroundings) -> X402Gateway:
 
 REGISTRATION: Final = Registration(
     name="x402",
+    capabilities=CAPABILITIES,
     keys=X402Keys,
     switches=("X402_PRIVATE_KEY", "X402_PRIVATE_KEY_FILE"),
     client=_client,
