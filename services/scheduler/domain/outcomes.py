@@ -179,19 +179,23 @@ def _will_be_retried(
 ) -> Move | None:
     reason = f"{message.kind}:{message.code}"
     assert message.retry_after_seconds is not None, "a retry has a time"
-    if job.failed_reason == reason and message.attempts_made == job.attempts_made:
-        return None
     wait = timedelta(seconds=message.retry_after_seconds)
+    is_on_clock = s.clock_id is not None
+    # The same news as before have the same time, unless it is one of a clock that went on.
+    retry_at = (now if is_on_clock else message.failed_at) + wait
+    is_known = job.failed_reason == reason and message.attempts_made == job.attempts_made
+    if is_known and (is_on_clock or job.retry_at == retry_at):
+        return None
     delayed = job._replace(
         status=JobStatus.DELAYED,
         attempts_made=message.attempts_made,
         failed_reason=reason,
-        retry_at=now + wait,
+        retry_at=retry_at,
         progress=max(job.progress, SENT),
     )
     after = s
     if s.charging == job.payment_id:
-        after = s._replace(retry_at=now + wait if message.waits_for_order else None)
+        after = s._replace(retry_at=retry_at if message.waits_for_order else None)
         if s.state is SubscriptionState.ACTIVE and wait >= PAST_DUE_FROM:
             after = after._replace(state=SubscriptionState.PAST_DUE, reason=message.kind)
     return moved(s, after, plan, now, "retry_scheduled", job=delayed)
