@@ -25,6 +25,10 @@ SCAN_SECONDS: Final = Histogram(
     "Duration of a scan that found something due, until nothing was due any more.",
     buckets=LATENESS_BUCKETS,
 )
+TAKEN_ON_CLOCKS: Final = Counter(
+    "scheduler_due_taken_on_test_clocks_total",
+    "Things that were due for subscriptions on test clocks, and done.",
+)
 SET_ASIDE_BY_SCANS: Final = Counter(
     "scheduler_set_aside_total",
     "Subscriptions that a scan could not do what was due for, and set aside.",

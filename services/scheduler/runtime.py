@@ -9,6 +9,7 @@ from datetime import datetime
 from services.scheduler.domain.model import Move, Plan, Situation, Subscription
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.store.moves import save_moves
+from services.scheduler.store.test_clocks import set_going
 from shared.database import Connection
 from shared.identifiers import new_id
 from shared.messaging.envelope import Outgoing
@@ -32,12 +33,24 @@ class Runtime:
 
 
 async def write(
-    connection: Connection, moves: Sequence[Move | None], *, actor: str | None = None
+    connection: Connection,
+    moves: Sequence[Move | None],
+    *,
+    actor: str | None = None,
+    request_id: str | None = None,
 ) -> list[Outgoing]:
     """Write what was decided about locked subscriptions; return what to publish after the commit.
+
+    Test clocks on which something happens are looked at by the scan until nothing is due there.
 
     Raises:
         ConflictError: a subscription is not as it was when its move was decided.
     """
     decided = [move for move in moves if move is not None]
-    return await save_moves(connection, decided, actor=actor) if decided else []
+    if not decided:
+        return []
+    outgoing = await save_moves(connection, decided, actor=actor, request_id=request_id)
+    clocks = {move.after.clock_id for move in decided if move.after.clock_id is not None}
+    if clocks:
+        await set_going(connection, clocks)
+    return outgoing
