@@ -214,6 +214,8 @@ CREATE TABLE job (
     currency          text        NOT NULL,
     -- In the subscription's own time, which may be that of a test clock.
     ordered_at        timestamptz NOT NULL,
+    -- When payments was first heard of it.
+    processed_at      timestamptz,
     finished_at       timestamptz,
     created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -224,7 +226,58 @@ CREATE TABLE job (
 CREATE TABLE job_default PARTITION OF job DEFAULT;
 
 CREATE INDEX job_of_subscription ON job (subscription_id, id);
-CREATE INDEX job_in_hand ON job (status, id) WHERE status NOT IN ('completed', 'failed');
+CREATE INDEX job_of_status ON job (status, id);
+CREATE INDEX job_ended ON job (updated_at) WHERE status IN ('completed', 'failed');
+
+-- How many jobs there are of each status: the sum of its rows. Whoever changes jobs appends what that
+-- makes more or less, so that no writer waits for another's counter; a worker adds rows up. What
+-- drops a partition subtracts what was in it.
+CREATE TABLE job_tally (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    status text   NOT NULL,
+    jobs   bigint NOT NULL
+);
+
+CREATE FUNCTION tally_new_jobs() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO job_tally (status, jobs)
+    SELECT status, count(*) FROM after GROUP BY status;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION tally_changed_jobs() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO job_tally (status, jobs)
+    SELECT status, sum(jobs)
+      FROM (SELECT status, count(*) AS jobs FROM after GROUP BY status
+             UNION ALL
+            SELECT status, -count(*) FROM before GROUP BY status) AS change
+     GROUP BY status
+    HAVING sum(jobs) <> 0;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION tally_gone_jobs() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO job_tally (status, jobs)
+    SELECT status, -count(*) FROM before GROUP BY status;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER job_inserted AFTER INSERT ON job
+    REFERENCING NEW TABLE AS after
+    FOR EACH STATEMENT EXECUTE FUNCTION tally_new_jobs();
+
+CREATE TRIGGER job_updated AFTER UPDATE ON job
+    REFERENCING OLD TABLE AS before NEW TABLE AS after
+    FOR EACH STATEMENT EXECUTE FUNCTION tally_changed_jobs();
+
+CREATE TRIGGER job_deleted AFTER DELETE ON job
+    REFERENCING OLD TABLE AS before
+    FOR EACH STATEMENT EXECUTE FUNCTION tally_gone_jobs();
 
 -- The story of each subscription, append only.
 CREATE TABLE subscription_history (
@@ -238,8 +291,10 @@ CREATE TABLE subscription_history (
     reason          text        NOT NULL,
     period_start    timestamptz NOT NULL,
     payment_id      text        COLLATE "C",
-    -- The name of the API key, when a person did it.
+    -- When a person did it: the name of the API key, and which request it was, so that one that is
+    -- carried on after a crash is not carried out twice.
     actor           text,
+    request_id      text        COLLATE "C",
     PRIMARY KEY (subscription_id, id)
 ) PARTITION BY RANGE (subscription_id);
 

@@ -94,29 +94,35 @@ _SAVE_JOBS: Final = """
     UPDATE job
        SET status = new.status, progress = new.progress, attempts_made = new.attempts_made,
            failed_reason = new.failed_reason, gateway_reference = new.gateway_reference,
-           retry_at = new.retry_at, finished_at = new.finished_at, updated_at = clock_timestamp()
+           retry_at = new.retry_at, finished_at = new.finished_at,
+           processed_at = coalesce(job.processed_at, new.at), updated_at = clock_timestamp()
       FROM unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::text[], $6::text[],
-                  $7::timestamptz[], $8::timestamptz[])
+                  $7::timestamptz[], $8::timestamptz[], $9::timestamptz[])
         AS new (id, status, progress, attempts_made, failed_reason, gateway_reference, retry_at,
-                finished_at)
+                finished_at, at)
      WHERE job.id = new.id
 """
 
 _INSERT_HISTORY: Final = """
     INSERT INTO subscription_history (subscription_id, at, event, state, reason, period_start,
-                                      payment_id, actor)
-    SELECT new.*, $8::text
+                                      payment_id, actor, request_id)
+    SELECT new.*, $8::text, $9::text
       FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[],
                   $6::timestamptz[], $7::text[]) AS new
 """
 
 
 async def save_moves(
-    connection: Connection, moves: Sequence[Move], *, actor: str | None = None
+    connection: Connection,
+    moves: Sequence[Move],
+    *,
+    actor: str | None = None,
+    request_id: str | None = None,
 ) -> list[Outgoing]:
     """Write moves of subscriptions that are locked, each of another one; return what to publish.
 
-    Runs in the caller's transaction. `actor` is the name of the API key of whoever asked.
+    Runs in the caller's transaction. `actor` is the name of the API key of whoever asked, by the
+    request of that id.
 
     Raises:
         ConflictError: a subscription is not as it was when its move was decided.
@@ -133,7 +139,7 @@ async def save_moves(
         (message, None) for move in moves for message in move.messages
     ]
     outgoing = await outbox.append(connection, messages) if messages else []
-    await connection.execute(_INSERT_HISTORY, *_history_columns(moves), actor)
+    await connection.execute(_INSERT_HISTORY, *_history_columns(moves), actor, request_id)
     await analytics.count(connection, moves)
     return outgoing
 
@@ -197,6 +203,7 @@ async def _save_jobs(connection: Connection, moves: Sequence[Move]) -> None:
             job.gateway_reference,
             job.retry_at,
             job.finished_at,
+            move.now,
         )
         for move in moves
         if (job := move.job) is not None and not _is_new(job)
