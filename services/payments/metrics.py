@@ -53,6 +53,11 @@ RETRIES: Final = Counter(
     "Retries by what happened: scheduled, begun, succeeded, exhausted, cancelled, parked.",
     ["gateway", "kind", "event"],
 )
+CHARGES: Final = Counter(
+    "payments_charges_total",
+    "Orders of the scheduler: recorded, repeated, refused, put_off, retried, cancelled.",
+    ["gateway", "event"],
+)
 SETTLEMENT_CHECKS: Final = Counter(
     "payments_settlement_checks_total",
     "Comparisons with what a gateway lists of a day, by result: agrees, differs, failed.",

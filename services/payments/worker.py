@@ -9,6 +9,7 @@ from typing import Final
 
 from services.payments.handlers import (
     alerts,
+    charge_cancellation,
     disputes,
     ledger,
     notices,
@@ -19,12 +20,14 @@ from services.payments.handlers import (
     settlement_checks,
     statistics,
 )
+from services.payments.handlers.charges import charge_desk
 from services.payments.handlers.flow_sync import in_step
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
 from services.payments.store.tables import PARTITIONED_TABLES
 from shared import partitions
 from shared.contracts.priorities import Priority
+from shared.contracts.scheduler import CancelCharge, ChargeSubscription, RetryCharge
 from shared.contracts.subscriptions import CHARGES_QUEUE, DISPUTES_QUEUE
 from shared.contracts.webhook import DisputeNoticed, NoticeReceived
 from shared.messaging.consumption import consume
@@ -48,12 +51,16 @@ async def worker_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
         open_core(settings, "payments", settings.database_url) as core,
         open_runtime(core, settings) as runtime,
         in_step(runtime, "worker") as keep_in_step,
+        charge_desk(runtime) as desk,
         consume(
             core,
             settings.redis_address(),
             handlers={
                 NoticeReceived: partial(notices.check_notices, runtime),
                 DisputeNoticed: partial(disputes.check_disputes, runtime),
+                ChargeSubscription: desk.charge,
+                RetryCharge: desk.retry,
+                CancelCharge: partial(charge_cancellation.cancel_charges, runtime),
             },
             priorities=PRIORITIES,
             left_out=frozenset(

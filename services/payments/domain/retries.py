@@ -184,6 +184,11 @@ def cancelled(retry: Retry, now: datetime) -> Retry:
     return _ended(retry, RetryState.CANCELLED, now)
 
 
+def never(known: Retry | None, payment: Payment, now: datetime) -> Retry:
+    """Return the retry of a payment that is tried no more, whatever becomes of the last try."""
+    return cancelled(known or _blank(payment, now), now)
+
+
 def _ended(retry: Retry, state: RetryState, now: datetime) -> Retry:
     return replace(
         retry,

@@ -22,6 +22,7 @@ from shared.contracts.payments import (
     ChargeSucceeded,
     PaymentSucceeded,
 )
+from shared.contracts.scheduler import CancelCharge, ChargeSubscription
 from shared.database import Connection
 from shared.gateways.interface import FailureKind
 from shared.messaging import outbox
@@ -186,10 +187,26 @@ def retry_planned(payment: Payment, planned: Planned, *, tries: int, now: dateti
     )
 
 
-def refused(payment: Payment, *, code: str, advice: Advice | None, now: datetime) -> ChargeFailed:
-    """Tell the scheduler that an order was not even begun; nobody at a gateway heard of it."""
-    return _failed(
-        payment, kind=FailureKind.CONFIGURATION, code=code, tries=0, advice=advice, now=now
+def never_begun(
+    order: ChargeSubscription | CancelCharge,
+    *,
+    kind: FailureKind,
+    code: str,
+    advice: Advice | None = None,
+    now: datetime,
+) -> ChargeFailed:
+    """Tell the scheduler that no gateway heard of an order, and none will."""
+    return ChargeFailed(
+        payment_id=order.payment_id,
+        subscription_id=order.subscription_id,
+        attempts_made=0,
+        kind=kind,
+        code=code[:CODE_LENGTH_MAX],
+        customer_advice=advice or ADVICE[kind],
+        retry_after_seconds=None,
+        waits_for_order=False,
+        may_still_be_paid=False,
+        failed_at=now,
     )
 
 
@@ -203,7 +220,6 @@ def _failed(
     retry_after_seconds: float | None = None,
     waits_for_order: bool = False,
     may_still_be_paid: bool = False,
-    advice: Advice | None = None,
 ) -> ChargeFailed:
     assert payment.subscription_id is not None, "only charges of subscriptions are told of"
     return ChargeFailed(
@@ -212,7 +228,7 @@ def _failed(
         attempts_made=tries,
         kind=kind,
         code=code[:CODE_LENGTH_MAX],
-        customer_advice=advice or ADVICE[kind],
+        customer_advice=ADVICE[kind],
         retry_after_seconds=retry_after_seconds,
         waits_for_order=waits_for_order,
         may_still_be_paid=may_still_be_paid,

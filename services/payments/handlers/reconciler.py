@@ -13,7 +13,13 @@ from services.payments import metrics
 from services.payments.domain.model import Payment, PaymentState, Verdict
 from services.payments.domain.settlement import is_left_open
 from services.payments.flow.admission import Purpose
-from services.payments.handlers.beginning import SEND_WITHIN_SECONDS, begin, take_up
+from services.payments.handlers.beginning import (
+    SEND_WITHIN_SECONDS,
+    begin,
+    record_put_off,
+    take_up,
+)
+from services.payments.handlers.charge_orders import drained
 from services.payments.handlers.due_work import take_up_for_ever
 from services.payments.runtime import VERDICT_NAMES, Judgement, Runtime, ask
 from services.payments.store import attempts as attempt_store
@@ -72,7 +78,10 @@ async def take_up_due(runtime: Runtime, most: int) -> list[asyncio.Task[None]]:
 
 async def _look(runtime: Runtime, payment: Payment, stored: StoredOrder) -> None:
     try:
-        if stored.is_put_off and runtime.core.clock() < payment.expires_at:
+        is_new = stored.is_put_off and payment.subscription_id is not None
+        if is_new and (kept_back := drained(runtime)) is not None:
+            await record_put_off(runtime, stored, kept_back)
+        elif stored.is_put_off and runtime.core.clock() < payment.expires_at:
             await _begin(runtime, payment)
         else:
             await _reconcile_one(runtime, payment, stored)
