@@ -191,6 +191,7 @@ class PaymentsQuery(PageQuery):
     product_id: ShortText | None = None
     state: PaymentState | None = None
     gateway: ShortText | None = None
+    subscription_id: ShortText | None = None
 
 
 class MethodAnswer(TypedDict):
@@ -214,6 +215,9 @@ class PaymentAnswer(TypedDict):
     refundedAmount: Annotated[int, Field(description="What has been given back of it")]
     customerId: str
     productId: str
+    subscriptionId: Annotated[
+        str | None, Field(description="The subscription that it was charged for")
+    ]
     checkoutUrl: Annotated[str | None, Field(description="Where the customer pays")]
     returnUrl: str | None
     metadata: dict[str, str]
@@ -258,6 +262,7 @@ def payment_routes(runtime: Runtime, idempotency: IdempotencyKeys) -> list[Route
                 product_id=query.product_id,
                 state=query.state,
                 gateway=query.gateway,
+                subscription_id=query.subscription_id,
                 before_id=query.cursor,
                 limit=query.limit + 1,
             )
@@ -308,6 +313,7 @@ def render(view: PaymentView) -> PaymentAnswer:
         "refundedAmount": view.refunded_amount,
         "customerId": payment.customer_id,
         "productId": payment.product_id,
+        "subscriptionId": payment.subscription_id,
         "checkoutUrl": view.checkout_url,
         "returnUrl": view.return_url,
         "metadata": view.metadata,

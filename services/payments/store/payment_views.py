@@ -53,6 +53,7 @@ _PAGE: Final = """
        AND ($2::text IS NULL OR product_id = $2)
        AND ($3::text IS NULL OR payment.state = $3)
        AND ($4::text IS NULL OR gateway = $4)
+       AND ($7::text IS NULL OR subscription_id = $7)
      ORDER BY payment.id DESC
      LIMIT $6
 """
@@ -62,6 +63,9 @@ _PAGE: Final = """
 _LIST_ALL: Final = f"{_SELECT} WHERE payment.id < coalesce($5::text, '~') {_PAGE}"
 _LIST_OF_CUSTOMER: Final = f"""
     {_SELECT} WHERE customer_id = $1 AND payment.id < coalesce($5::text, '~') {_PAGE}
+"""
+_LIST_OF_SUBSCRIPTION: Final = f"""
+    {_SELECT} WHERE subscription_id = $7 AND payment.id < coalesce($5::text, '~') {_PAGE}
 """
 _LIST_IN_STATE: Final = f"""
     {_SELECT}
@@ -77,17 +81,20 @@ async def list_views(
     product_id: str | None,
     state: str | None,
     gateway: str | None,
+    subscription_id: str | None,
     before_id: str | None,
     limit: int,
 ) -> list[PaymentView]:
     """Return payments, newest first, that match every filter given."""
     statement = _LIST_ALL
-    if customer_id is not None:
+    if subscription_id is not None:
+        statement = _LIST_OF_SUBSCRIPTION
+    elif customer_id is not None:
         statement = _LIST_OF_CUSTOMER
     elif state not in {None, PaymentState.SUCCEEDED}:
         statement = _LIST_IN_STATE
     records = await connection.fetch(
-        statement, customer_id, product_id, state, gateway, before_id, limit
+        statement, customer_id, product_id, state, gateway, before_id, limit, subscription_id
     )
     return [_view(record) for record in records]
 
