@@ -9,6 +9,8 @@ from typing import Final
 
 from services.scheduler.handlers import analytics
 from services.scheduler.routes.analytics import analytics_routes
+from services.scheduler.routes.plans import plan_routes
+from services.scheduler.routes.test_clocks import clock_routes
 from services.scheduler.runtime import Runtime
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.store.tables import PARTITIONED_TABLES
@@ -52,7 +54,9 @@ def routes_of(runtime: Runtime, keys: IdempotencyKeys) -> list[Route]:
     """Return every route. A literal path stands before one with a parameter in its place."""
     core = runtime.core
     return [
+        *plan_routes(runtime, keys),
         *analytics_routes(runtime),
+        *clock_routes(runtime, keys),
         *message_routes(core, keys, "/api/subscriptions"),
         *action_routes(core.database, "/api/subscriptions/operator-actions"),
     ]
