@@ -56,14 +56,16 @@ def due_at(subscription: Subscription, plan: Plan) -> datetime | None:
             times += _access_ends(s)
         return min(times, default=None)
     match s.state:
-        case SubscriptionState.TRIALING:
-            times.append(s.period_end if s.has_access else s.start_at)
         case SubscriptionState.PAUSED:
             times += _access_ends(s)
         case SubscriptionState.PAST_DUE:
             times += [*_access_ends(s), dunning_due_at(s, plan)]
+        case _ if s.asks_to_catch_up:
+            pass  # A person must say what is billed.
+        case SubscriptionState.TRIALING if not s.has_access:
+            times.append(s.start_at)
         case _:
-            times += [] if s.asks_to_catch_up else [s.period_end]
+            times.append(s.period_end)
     return min(times, default=None)
 
 

@@ -341,3 +341,10 @@ def test_a_repeated_outcome_changes_nothing() -> None:
     story.pay(payment)
     story.fail(payment)
     assert len(story.moves) == moves
+
+
+def test_one_that_asks_before_its_first_period_waits_too() -> None:
+    story = Story(a_plan(catch_up=CatchUpPolicy.ASK), state=SubscriptionState.TRIALING)
+    story.wake_at(datetime(2026, 6, 5, tzinfo=UTC))
+    assert story.subscription.asks_to_catch_up
+    assert story.subscription.due_at is None
