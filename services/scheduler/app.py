@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from services.scheduler.handlers import analytics
+from services.scheduler.handlers import analytics, jobs
 from services.scheduler.routes.analytics import analytics_routes
+from services.scheduler.routes.jobs import job_routes
 from services.scheduler.routes.plans import plan_routes
 from services.scheduler.routes.test_clocks import clock_routes
 from services.scheduler.runtime import Runtime
@@ -40,6 +41,7 @@ async def http_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
         async def measure() -> None:
             await core.measure()
             await analytics.measure(runtime)
+            await jobs.measure(runtime)
 
         yield Part(
             name="scheduler-http",
@@ -56,6 +58,7 @@ def routes_of(runtime: Runtime, keys: IdempotencyKeys) -> list[Route]:
     return [
         *plan_routes(runtime, keys),
         *analytics_routes(runtime),
+        *job_routes(runtime),
         *clock_routes(runtime, keys),
         *message_routes(core, keys, "/api/subscriptions"),
         *action_routes(core.database, "/api/subscriptions/operator-actions"),

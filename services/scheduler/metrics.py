@@ -56,3 +56,18 @@ OUTCOMES: Final = Counter(
     "known, never_ordered.",
     ["effect"],
 )
+JOBS: Final = Gauge(
+    "scheduler_jobs",
+    "Jobs by status; those that have ended leave some days later.",
+    ["status"],
+)
+CHARGES_UNRESOLVED: Final = Gauge(
+    "scheduler_charges_unresolved",
+    "Charges in hand of which nothing was heard for longer than CHARGE_UNRESOLVED_AFTER.",
+)
+JOB_PARTITIONS_SWEPT: Final = Counter(
+    "scheduler_job_partitions_swept_total",
+    "Days of jobs by what a sweep did: dropped, kept (a job of that day has not ended, or not long "
+    "ago), busy (the table was in use; the next sweep tries again).",
+    ["outcome"],
+)

@@ -21,3 +21,7 @@ class SchedulerSettings(ServiceSettings):
     )
     #: How long a job stays after its end.
     job_keep_days: int = Field(default=7, ge=1, le=3_650, alias="JOB_KEEP_DAYS")
+    #: From when on a charge of which nothing is heard is shown as unresolved.
+    charge_unresolved_after: Duration = Field(
+        default=timedelta(days=1), gt=timedelta(0), alias="CHARGE_UNRESOLVED_AFTER"
+    )

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from services.scheduler.handlers import analytics, clock_scan, scan
+from services.scheduler.handlers import analytics, clock_scan, job_retention, jobs, scan
 from services.scheduler.handlers.outcomes import Outcomes
 from services.scheduler.handlers.payment_methods import forget_methods, remember_methods
 from services.scheduler.runtime import Runtime
@@ -42,6 +42,8 @@ async def worker_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
                 partial(scan.scan_for_ever, Runtime(core, settings)),
                 partial(clock_scan.follow_clocks_for_ever, Runtime(core, settings)),
                 partial(analytics.fold_for_ever, Runtime(core, settings)),
+                partial(jobs.fold_tally_for_ever, Runtime(core, settings)),
+                partial(job_retention.sweep_for_ever, Runtime(core, settings)),
                 partial(partitions.run, core.database, PARTITIONED_TABLES, core.clock),
                 IdempotencyKeys(core.database, core.clock).forget_old_for_ever,
             ],
