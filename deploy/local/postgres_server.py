@@ -30,7 +30,7 @@ SUPERUSER: Final = "postgres"
 SETTINGS: Final = (
     f"listen_addresses={ports.LOOPBACK}",
     "unix_socket_directories=",  # Its default directory is shared by the whole machine.
-    "max_connections=200",  # Eight processes in the split topology, with pools of up to 20.
+    "max_connections=250",  # Ten processes in the split topology, with pools of up to 20.
     "shared_buffers=128MB",
     "log_line_prefix=%m [%p] ",
 )

@@ -19,7 +19,7 @@ from deploy.local.simulator_names import NamesAtSimulator
 from shared.database import Database
 
 #: The simulator is left out where there is none: real gateways keep their ledgers to themselves.
-REQUIRED: Final = ("webhook", "payments", "enrollment")
+REQUIRED: Final = ("webhook", "payments", "enrollment", "scheduler")
 
 #: Rows in memory at a time, so that a table of any length can be checked.
 PAGE_ROWS_MAX: Final = 10_000

@@ -21,14 +21,14 @@ from deploy.local.processes import ChildProcess, url_at
 from deploy.local.redis_server import RedisServer
 from deploy.local.services import SERVICE_NAMES, WORKER_NAMES
 
-#: A stack uses this many ports from its first one on: the address of all, up to seven processes,
+#: A stack uses this many ports from its first one on: the address of all, up to nine processes,
 #: PostgreSQL and Redis.
-PORT_COUNT: Final = 10
+PORT_COUNT: Final = 12
 
 #: Reserved by `free_ports` from here up to where `ports.free_port` begins.
 BLOCKS_FIRST: Final = 10_000
 
-#: Importing takes each process about a second of processor time, and there may be eight.
+#: Importing takes each process about a second of processor time, and there may be ten.
 READY_SECONDS: Final = 60.0
 MIGRATE_SECONDS: Final = 120.0
 

@@ -12,6 +12,7 @@ import pytest
 from deploy.local.services import WORKER_NAMES, load_service
 from services.enrollment.settings import EnrollmentSettings
 from services.payments.settings import PaymentsSettings
+from services.scheduler.settings import SchedulerSettings
 from services.webhook.settings import WebhookSettings
 from services.webhook.store import InboundEvent, encode_message
 from shared.contracts.base import MalformedMessageError, Message
@@ -332,6 +333,8 @@ def worker_settings(service: str, database_url: str, redis_url: str) -> ServiceS
     match service:
         case "enrollment":
             return EnrollmentSettings(database_url=database_url, redis_url=redis_url)
+        case "scheduler":
+            return SchedulerSettings(database_url=database_url, redis_url=redis_url)
         case "payments":
             return PaymentsSettings(
                 database_url=database_url, redis_url=redis_url, gateways=gateways

@@ -34,9 +34,11 @@ def schemas_of(module: str) -> list[str]:
     ]
 
 
-#: A store is a module, or each module of a package but the one that only lists its tables.
+#: A store is a module, or each module of a package but those without SQL: one only lists its
+#: tables, another one reads rows.
 _STORE = re.compile(
-    r"^services\.(?!(?:payments|enrollment)\.store$)(\w+\.)+(\w*store|store\.(?!tables$)\w+)$"
+    r"^services\.(?!(?:payments|enrollment|scheduler)\.store$)(\w+\.)+"
+    r"(\w*store|store\.(?!(?:tables|rows)$)\w+)$"
 )
 
 QUERIES = [

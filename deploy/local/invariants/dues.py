@@ -19,7 +19,7 @@ OUTBOX_LATE_SECONDS: Final = 60
 CHECK_LATE_SECONDS: Final = 120
 
 #: The services that send or receive messages.
-_WITH_MESSAGES: Final = ("webhook", "payments", "enrollment")
+_WITH_MESSAGES: Final = ("webhook", "payments", "enrollment", "scheduler")
 
 _COUNT_OUTBOX: Final = """
     SELECT count(*) AS checked,

@@ -13,6 +13,7 @@ _BASES: Final = {
     "payments": "/api/payments",
     "webhook": "/api/webhooks",
     "enrollment": "/api/enrollments",
+    "scheduler": "/api/subscriptions",
 }
 
 

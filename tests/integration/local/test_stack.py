@@ -396,7 +396,8 @@ def test_migrating_twice_changes_nothing(servers: dict[str, str]) -> None:
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert second.stdout.splitlines() == [
-        f"{service}: up to date" for service in ("webhook", "payments", "enrollment", "simulator")
+        f"{service}: up to date"
+        for service in ("webhook", "payments", "enrollment", "scheduler", "simulator")
     ]
     assert tables == run_sql(
         servers["DATABASE_URL"], "SELECT oid, relname FROM pg_class ORDER BY oid"
