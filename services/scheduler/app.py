@@ -11,6 +11,8 @@ from services.scheduler.handlers import analytics, jobs
 from services.scheduler.routes.analytics import analytics_routes
 from services.scheduler.routes.jobs import job_routes
 from services.scheduler.routes.plans import plan_routes
+from services.scheduler.routes.subscription_commands import command_routes
+from services.scheduler.routes.subscriptions import subscription_routes
 from services.scheduler.routes.test_clocks import clock_routes
 from services.scheduler.runtime import Runtime
 from services.scheduler.settings import SchedulerSettings
@@ -62,4 +64,6 @@ def routes_of(runtime: Runtime, keys: IdempotencyKeys) -> list[Route]:
         *clock_routes(runtime, keys),
         *message_routes(core, keys, "/api/subscriptions"),
         *action_routes(core.database, "/api/subscriptions/operator-actions"),
+        *subscription_routes(runtime, keys),
+        *command_routes(runtime, keys),
     ]

@@ -80,3 +80,24 @@ async def find_methods(connection: Connection, ids: Collection[str]) -> dict[str
     """Return the means of payment that can be charged; those unknown or removed are left out."""
     records = await connection.fetch(_FIND, sorted(set(ids)))
     return {record["id"]: PaymentMethod(*record) for record in records}
+
+
+class KnownMethod(NamedTuple):
+    """A means of payment, as far as it is known: its removal may be heard first."""
+
+    customer_id: str
+    gateway: str | None
+    is_removed: bool
+
+
+_FIND_KNOWN: Final = """
+    SELECT customer_id, gateway, removed_at IS NOT NULL
+      FROM payment_method
+     WHERE id = $1
+"""
+
+
+async def find_known(connection: Connection, method_id: str) -> KnownMethod | None:
+    """Return a means of payment, a removed one too; None when nobody has told of it."""
+    record = await connection.fetchrow(_FIND_KNOWN, method_id)
+    return None if record is None else KnownMethod(*tuple(record))
