@@ -142,6 +142,8 @@ def failed(
         return _will_be_retried(s, plan, job, message, now)
     over = job._replace(
         status=JobStatus.FAILED,
+        # Also when nobody has told of the steps before.
+        progress=max(job.progress, SENT if message.attempts_made else ACCEPTED),
         attempts_made=message.attempts_made,
         failed_reason=reason,
         retry_at=None,
