@@ -7,12 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_camel
 
 from services.scheduler.handlers import analytics
 from services.scheduler.store import analytics as analytics_store
+from shared.contracts.scheduler import ChargeSubscription
 from shared.money import Money
 from tests.integration.api.world import opened_parts
-from tests.integration.scheduler.world import Scheduler
+from tests.integration.scheduler.world import Scheduler, failed, succeeded
 from tests.support.http_api import serving
 from tests.unit.scheduler.world import START, Story, a_plan
 
@@ -282,3 +284,71 @@ async def test_gauges_tell_of_real_subscriptions_since_there_were_any(
         f'revenue_minor_units{{{francs},what="paid_at_once"}} 10000.0',
     ):
         assert f"\nscheduler_{line}\n" in text
+
+
+async def test_after_any_lives_the_figures_are_those_of_the_tables(service: Scheduler) -> None:
+    """As the service lives them: over HTTP, by its scan and by messages."""
+    monthly, weekly = (
+        await service.plan(dunning={"days": [1], "end": "cancel"}),
+        await service.plan(
+            interval={"unit": "week", "count": 1}, trial={"unit": "day", "count": 3}
+        ),
+    )
+    subscriptions = [await service.subscribe(plan) for plan in (monthly, weekly) * 4]
+    ids = [each["id"] for each in subscriptions]
+    charges = 0
+    for day in range(40):
+        service.clock.advance(86_400)
+        while await service.bill_due():
+            outcomes = []
+            for order in await service.orders():
+                if isinstance(order, ChargeSubscription):
+                    charges += 1
+                    # One has no money any more, and each fifth charge of the others fails.
+                    fails = charges % 5 == 0 or (order.subscription_id == ids[3] and day > 20)
+                    outcomes.append(failed(order) if fails else succeeded(order))
+            if outcomes:
+                await service.hear(*outcomes)
+        if day == 10:
+            await service.ask(subscriptions[0], "pause")
+            await service.ask(subscriptions[2], "cancel", atPeriodEnd=True)
+            change = {"planId": weekly["id"]}
+            path = f"/api/subscriptions/{ids[4]}"
+            assert (await service.api.call("PATCH", path, change)).status == 200
+        if day == 20:
+            await service.ask(subscriptions[0], "resume")
+            await service.ask(subscriptions[5], "pause")
+            await analytics.fold(service.runtime)
+
+    last = service.clock().date()
+    found = await figures(service, f"from={last - 60 * DAY}&to={last}&interval=month")
+
+    states = {row["state"]: row["n"] for row in await service.rows(_STATES)}
+    assert len(states) > 2, "lives differ"
+    shown = found["subscriptions"]
+    assert {state: shown[to_camel(state)] for state in states} == states
+    assert sum(shown.values()) == len(subscriptions)
+    (total,) = found["totals"]
+    opened, paid, revenue, given_up = (await service.rows(_CYCLES))[0]
+    assert total["opened"]["times"] == opened
+    assert total["revenue"] == {"times": paid, "amount": revenue}
+    assert paid > opened / 2
+    jobs_failed = await service.sql("SELECT count(*) FROM job WHERE status = 'failed'")
+    assert total["failedCharges"]["times"] == jobs_failed > 0
+    assert total["writtenOff"]["times"] == given_up
+    assert total["churned"] == states["cancelled"] > 0
+    by_plan = [
+        (await figures(service, f"from={last - 60 * DAY}&to={last}&planId={plan['id']}"))["totals"]
+        for plan in (monthly, weekly)
+    ]
+    assert sum(each["revenue"]["amount"] for (each,) in by_plan) == revenue
+
+
+_STATES = "SELECT state, count(*) AS n FROM subscription GROUP BY state"
+
+_CYCLES = """
+    SELECT count(*) FILTER (WHERE state <> 'skipped'), count(*) FILTER (WHERE state = 'paid'),
+           sum(amount) FILTER (WHERE state = 'paid'),
+           count(*) FILTER (WHERE state = 'uncollectible')
+      FROM billing_cycle
+"""
