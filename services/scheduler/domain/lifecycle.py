@@ -111,7 +111,7 @@ def begin_next_period(
         situation = situation._replace(plan=plan)
     rhythm = s.rhythm(plan)
     first = period_after(rhythm, s.period_number)
-    present = period_at(rhythm, now)
+    present = first if now < first.end else period_at(rhythm, now)
     behind = present.number - first.number
     if policy is None:
         is_decided = s.catches_up_until is not None and first.start < s.catches_up_until

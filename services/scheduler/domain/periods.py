@@ -30,6 +30,9 @@ _SECONDS: Final = {IntervalUnit.MINUTE: 60, IntervalUnit.HOUR: 3_600}
 _DAYS: Final = {IntervalUnit.DAY: 1, IntervalUnit.WEEK: 7}
 _MONTHS: Final = {IntervalUnit.MONTH: 1, IntervalUnit.YEAR: 12}
 
+#: Days that every month has.
+SHORTEST_MONTH: Final = 28
+
 #: Mean length of a month in seconds, to guess a number from.
 _MONTH_SECONDS: Final = 2_629_746
 
@@ -101,8 +104,10 @@ def boundary(rhythm: Rhythm, number: int) -> datetime:
 
 def _months_later(local: datetime, months: int) -> datetime:
     year, month = divmod(local.year * 12 + local.month - 1 + months, 12)
-    last_day = calendar.monthrange(year, month + 1)[1]
-    return local.replace(year=year, month=month + 1, day=min(local.day, last_day), fold=0)
+    day = local.day
+    if day > SHORTEST_MONTH:
+        day = min(day, calendar.monthrange(year, month + 1)[1])
+    return local.replace(year=year, month=month + 1, day=day, fold=0)
 
 
 def period_after(rhythm: Rhythm, number: int) -> Period:
