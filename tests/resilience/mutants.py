@@ -74,6 +74,52 @@ RECEIPT_AFTER_COMMIT = Mutation(
     "            self._publisher.confirm(sender, item.id)\n",
 )
 
+OUTCOME_ONCE = Mutation(
+    "services/scheduler/domain/outcomes.py",
+    "    if job.status is JobStatus.COMPLETED:\n        return None\n",
+    "",
+)
+
+ACCESS_SEQUENCE = Mutation(
+    "services/enrollment/domain/access.py",
+    "access.sequence > before.sequence",
+    "access.sequence > 0",
+    behind_it=Mutation(
+        "services/enrollment/store/access.py",
+        "       AND subscription_access.sequence < given.sequence\n",
+        "",
+    ),
+)
+
+CANCELLED_UNHEARD = Mutation(
+    "services/payments/store/charges.py",
+    "    INSERT INTO charge_order (payment_id, subscription_id, ordered_at, cancelled_at)\n"
+    "    VALUES ($1, $2, $3, $3)\n"
+    "        ON CONFLICT (payment_id) DO NOTHING\n"
+    " RETURNING payment_id\n",
+    "    SELECT $1::text AS payment_id, $2::text, $3::timestamptz\n",
+)
+
+CYCLE_ONCE = Mutation(
+    "services/scheduler/migrations/0001_create_subscription.sql",
+    "    PRIMARY KEY (subscription_id, period_start),\n",
+    "",
+)
+
+SUBSCRIPTION_VERSION = Mutation(
+    "services/scheduler/store/moves.py",
+    "     WHERE subscription.id = new.id\n       AND subscription.version = new.version\n",
+    "     WHERE subscription.id = new.id\n",
+    behind_it=CYCLE_ONCE,
+)
+
+CLAIMED_ONCE = Mutation(
+    "services/scheduler/store/due.py",
+    "     LIMIT $4\n       FOR NO KEY UPDATE SKIP LOCKED\n",
+    "     LIMIT $4\n",
+    behind_it=SUBSCRIPTION_VERSION,
+)
+
 
 def copy_without(mutation: Mutation, directory: Path, *more: str) -> dict[str, str]:
     """Copy Sluice without one guard and return the environment in which Python imports the copy.
