@@ -28,54 +28,48 @@ async def test_a_plan_is_made_with_what_it_leaves_out_filled_in(service: Schedul
     }
 
 
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"gateway": "sslcommerz"}, "gateway"),
-        ({"gateway": "unheard-of"}, "gateway"),
-        ({"currency": "USDC"}, "currency"),
-        ({"currency": "QQQ"}, "currency"),
-        ({"amount": 49}, "amount"),
-        ({"amount": 100_000_000}, "amount"),
-        ({"amount": 9.5}, "amount"),
-        ({"amount": 0}, "amount"),
-        ({"interval": {"unit": "month", "count": 0}}, "interval.count"),
-        ({"interval": {"unit": "year", "count": 101}}, "interval.count"),
-        ({"interval": {"unit": "second", "count": 1}}, "interval.unit"),
-        ({"trial": {"unit": "month", "count": 1_201}}, "trial.count"),
-        ({"graceDays": 366}, "graceDays"),
-        ({"dunning": {"days": [3, 1]}}, "dunning.days"),
-        ({"dunning": {"days": [1, 1]}}, "dunning.days"),
-        ({"dunning": {"days": [0]}}, "dunning.days.0"),
-        ({"dunning": {"days": list(range(1, 22))}}, "dunning.days"),
-        ({"dunning": {"end": "forgive"}}, "dunning.end"),
-        ({"catchUp": {"periodsMax": 1_001}}, "catchUp.periodsMax"),
-        ({"catchUp": {"policy": "none"}}, "catchUp.policy"),
-        ({"name": "nul \x00"}, "name"),
-        ({"metadata": {str(number): "" for number in range(21)}}, "metadata"),
-        ({"price": 990}, "price"),
-    ],
-)
-async def test_what_a_plan_cannot_be_is_refused_by_its_field(
-    service: Scheduler, changes: dict[str, Any], field: str
-) -> None:
-    reply = await service.api.call("POST", "/api/plans", {**PLAN, **changes})
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"gateway": "sslcommerz"}, "gateway"),
+    ({"gateway": "unheard-of"}, "gateway"),
+    ({"currency": "USDC"}, "currency"),
+    ({"currency": "QQQ"}, "currency"),
+    ({"amount": 49}, "amount"),
+    ({"amount": 100_000_000}, "amount"),
+    ({"amount": 9.5}, "amount"),
+    ({"amount": 0}, "amount"),
+    ({"interval": {"unit": "month", "count": 0}}, "interval.count"),
+    ({"interval": {"unit": "year", "count": 101}}, "interval.count"),
+    ({"interval": {"unit": "second", "count": 1}}, "interval.unit"),
+    ({"trial": {"unit": "month", "count": 1_201}}, "trial.count"),
+    ({"graceDays": 366}, "graceDays"),
+    ({"dunning": {"days": [3, 1]}}, "dunning.days"),
+    ({"dunning": {"days": [1, 1]}}, "dunning.days"),
+    ({"dunning": {"days": [0]}}, "dunning.days.0"),
+    ({"dunning": {"days": list(range(1, 22))}}, "dunning.days"),
+    ({"dunning": {"end": "forgive"}}, "dunning.end"),
+    ({"catchUp": {"periodsMax": 1_001}}, "catchUp.periodsMax"),
+    ({"catchUp": {"policy": "none"}}, "catchUp.policy"),
+    ({"name": "nul \x00"}, "name"),
+    ({"metadata": {str(number): "" for number in range(21)}}, "metadata"),
+    ({"price": 990}, "price"),
+]
 
-    assert (reply.status, reply.error["code"]) == (400, "invalid_input")
-    assert list(reply.error["details"]) == [field]
+
+async def test_what_a_plan_cannot_be_is_refused_by_its_field(service: Scheduler) -> None:
+    for changes, field in WRONG:
+        reply = await service.api.call("POST", "/api/plans", {**PLAN, **changes})
+        assert (reply.status, reply.error["code"]) == (400, "invalid_input"), changes
+        assert list(reply.error["details"]) == [field]
+
     assert await service.rows("SELECT id FROM plan") == []
 
 
-@pytest.mark.parametrize(
-    ("gateway", "amount", "currency"),
-    [("fapshi", 100, "XAF"), ("campay", 1, "XAF"), ("stripe", 50, "EUR"), ("x402", 1, "USDC")],
-)
-async def test_every_gateway_that_needs_no_page_can_bill_a_plan(
-    service: Scheduler, gateway: str, amount: int, currency: str
-) -> None:
-    made = await service.plan(gateway=gateway, amount=amount, currency=currency)
+async def test_every_gateway_that_needs_no_page_can_bill_a_plan(service: Scheduler) -> None:
+    least = [("fapshi", 100, "XAF"), ("campay", 1, "XAF"), ("stripe", 50, "EUR")]
+    for gateway, amount, currency in [*least, ("x402", 1, "USDC")]:
+        made = await service.plan(gateway=gateway, amount=amount, currency=currency)
 
-    assert (made["gateway"], made["amount"], made["currency"]) == (gateway, amount, currency)
+        assert (made["gateway"], made["amount"], made["currency"]) == (gateway, amount, currency)
 
 
 async def test_a_plan_changes_what_is_not_billed(service: Scheduler) -> None:
@@ -100,15 +94,18 @@ async def test_a_plan_changes_what_is_not_billed(service: Scheduler) -> None:
     }
 
 
-@pytest.mark.parametrize("field", ["product", "amount", "currency", "interval", "trial", "gateway"])
-async def test_what_is_billed_does_not_change(service: Scheduler, field: str) -> None:
+async def test_what_is_billed_does_not_change(service: Scheduler) -> None:
     made = await service.plan()
 
-    reply = await service.api.call("PATCH", f"/api/plans/{made['id']}", {field: PLAN.get(field)})
+    for field in ("product", "amount", "currency", "interval", "trial", "gateway"):
+        body = {"name": "Cheaper", field: PLAN.get(field)}
+        reply = await service.api.call("PATCH", f"/api/plans/{made['id']}", body)
 
-    assert reply.status == 400
-    assert reply.error["details"].keys() == {field}
-    assert "another plan" in reply.error["details"][field]
+        assert reply.status == 400
+        assert reply.error["details"].keys() == {field}
+        assert "another plan" in reply.error["details"][field]
+
+    assert (await service.api.call("GET", f"/api/plans/{made['id']}")).data == made
 
 
 async def test_postgresql_refuses_another_price_too(service: Scheduler) -> None:
@@ -159,15 +156,13 @@ async def test_a_repeated_request_makes_one_plan(service: Scheduler) -> None:
     assert other.status == 409
 
 
-@pytest.mark.parametrize("plan_id", ["pln_0", "pln_01J9ZC4Q8S4X7V1R2T3W5Y6Z8A", "%00", "sub_1"])
-@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-async def test_a_plan_that_is_not_there_is_not_found(
-    service: Scheduler, plan_id: str, method: str
-) -> None:
-    body: dict[str, Any] | None = {} if method == "PATCH" else None
-    reply = await service.api.call(method, f"/api/plans/{plan_id}", body)
+async def test_a_plan_that_is_not_there_is_not_found(service: Scheduler) -> None:
+    for plan_id in ("pln_0", "pln_01J9ZC4Q8S4X7V1R2T3W5Y6Z8A", "%00", "sub_1"):
+        path = f"/api/plans/{plan_id}"
+        replies = [await service.api.call(method, path) for method in ("GET", "DELETE")]
+        replies.append(await service.api.call("PATCH", path, {}))
 
-    assert reply.status == 404
+        assert {reply.status for reply in replies} == {404}
 
 
 async def test_making_a_plan_needs_the_right_to_write(service: Scheduler) -> None:

@@ -19,10 +19,10 @@ import asyncpg
 import orjson
 
 from services.scheduler.app import routes_of
-from services.scheduler.domain.lifecycle import take_due
-from services.scheduler.runtime import Runtime, write
+from services.scheduler.handlers.billing import do_what_is_due
+from services.scheduler.runtime import Runtime
 from services.scheduler.settings import SchedulerSettings
-from services.scheduler.store.subscriptions import find_plans, lock_subscriptions, plan_ids
+from services.scheduler.store.subscriptions import lock_subscriptions
 from services.scheduler.worker import handlers_of
 from shared.clock import Clock
 from shared.contracts.base import Message
@@ -148,6 +148,10 @@ class Scheduler:
         """POST to one of the paths below a subscription."""
         return await self.api.call("POST", f"/api/subscriptions/{subscription['id']}/{what}", body)
 
+    async def change(self, subscription: dict[str, Any], **changes: Any) -> Reply:
+        """PATCH a subscription."""
+        return await self.api.call("PATCH", f"/api/subscriptions/{subscription['id']}", changes)
+
     async def bill_due(self, now: datetime | None = None) -> int:
         """Do once what is due of those in real time, in one transaction; tell how many there were.
 
@@ -156,20 +160,10 @@ class Scheduler:
         now = now or self.clock()
         async with self.core.database.transaction() as connection:
             ids = [row["id"] for row in await connection.fetch(_DUE, now)]
-            locked = await lock_subscriptions(connection, ids)
-            plans = await find_plans(connection, plan_ids(list(locked.values())))
-            moves = [
-                take_due(
-                    each,
-                    self.runtime.situation(
-                        plans[each.plan_id], plans.get(each.next_plan_id or ""), now
-                    ),
-                )
-                for each in locked.values()
-            ]
-            outgoing = await write(connection, moves)
+            due = list((await lock_subscriptions(connection, ids)).values())
+            outgoing = await do_what_is_due(self.runtime, connection, due, lambda _: now)
         self.core.publisher.publish(outgoing)
-        return len(moves)
+        return len(due)
 
     async def sent(self) -> list[Message]:
         """Return every message written since this was asked last, in order."""
@@ -219,6 +213,13 @@ class Scheduler:
             if orders:
                 await self.hear(*(succeeded(order) for order in orders))
         return charges
+
+    async def cut_off_requests(self) -> None:
+        """Let it be as if each request's process had died between its commit and its answer."""
+        await self.rows(
+            "UPDATE idempotency_key"
+            " SET status = NULL, body = NULL, leased_until = clock_timestamp()"
+        )
 
     async def rows(self, statement: str, *values: Any) -> list[asyncpg.Record]:
         async with self.core.database.connection() as connection:
