@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -58,6 +58,8 @@ class LocalStack:
             none is started here.
         host: Where the one address listens.
         api_key: The key for everything; by default that of the data directory.
+        apart: Of a stack that is not split, processes of a split one that it has all the same,
+            beside the one for all others.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class LocalStack:
         environment: Mapping[str, str],
         host: str = ports.LOOPBACK,
         api_key: str | None = None,
+        apart: Sequence[str] = (),
     ) -> None:
         self.data_directory = data_directory.absolute()
         self.port = port
         self.split = split
         self.host = host
+        self.apart = tuple(apart)
         self.postgres: PostgresServer | None = None
         self.redis: RedisServer | None = None
         self.processes: dict[str, ChildProcess] = {}
@@ -102,6 +106,12 @@ class LocalStack:
     def url(self) -> str:
         """Return the one address for all paths, as this machine reaches it."""
         return url_at(self.host, self.port)
+
+    @property
+    def simulator_url(self) -> str:
+        """Return the simulator's own address."""
+        own = self._plan().get(SIMULATOR)
+        return self.url if own is None else url_at(ports.LOOPBACK, own[1])
 
     @property
     def database_url(self) -> str:
@@ -211,12 +221,11 @@ class LocalStack:
         if self._api_key is None:
             self._api_key = environments.development_key(self.data_directory)
         url = url_at(self.host, self.port)
-        # Services reach the simulator directly, customers' browsers through the one address.
-        simulator = url_at(ports.LOOPBACK, self._plan()[SIMULATOR][1]) if self.split else url
         defaults = {
             "PUBLIC_URL": url,
             "SIMULATOR_NOTICE_URL": url,
-            **environments.gateways_at_simulator(simulator, self._given),
+            # Services reach the simulator directly, customers' browsers through the one address.
+            **environments.gateways_at_simulator(self.simulator_url, self._given),
         }
         if self.postgres is not None:
             defaults["DATABASE_URL"] = self.postgres.url("sluice")
@@ -246,30 +255,37 @@ class LocalStack:
 
     def _plan(self) -> dict[str, tuple[list[str], int]]:
         """Return the arguments and port of each process, the front door excepted."""
-        if not self.split:
-            return {UNIFIED: (["unified"], self.port)}
         kinds = [("serve", "http"), ("worker", "worker")]
-        parts = [
-            (f"{service}-{suffix}", [subcommand, service])
+        parts = {
+            f"{service}-{suffix}": [subcommand, service]
             for service in SERVICE_NAMES
             for subcommand, suffix in kinds
             if subcommand == "serve" or service in WORKER_NAMES
-        ]
+        }
+        if self.split:
+            return {
+                name: (arguments, self.port + offset)
+                for offset, (name, arguments) in enumerate(parts.items(), start=1)
+            }
+        others = [f"--without={name}" for name in self.apart]
         return {
-            name: (arguments, self.port + offset)
-            for offset, (name, arguments) in enumerate(parts, start=1)
+            UNIFIED: (["unified", *others], self.port),
+            **{
+                name: (parts[name], self.port + offset)
+                for offset, name in enumerate(self.apart, start=1)
+            },
         }
 
     def _make_processes(self, lock: int) -> dict[str, ChildProcess]:
         plan = self._plan()
-        hosts = dict.fromkeys(plan, ports.LOOPBACK if self.split else self.host)
+        hosts = dict.fromkeys(plan, ports.LOOPBACK)
+        hosts[FRONT_DOOR if self.split else UNIFIED] = self.host
         if self.split:
             upstreams = [
                 f"--process={name}={url_at(ports.LOOPBACK, port)}"
                 for name, (_, port) in plan.items()
             ]
             plan[FRONT_DOOR] = (["front-door", *upstreams], self.port)
-            hosts[FRONT_DOOR] = self.host
         return {
             name: ChildProcess(
                 name,

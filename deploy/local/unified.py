@@ -15,6 +15,13 @@ from shared.settings import ServiceSettings, load
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_address(parser)
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="SERVICE-http|SERVICE-worker",
+        help="a part that has a process of its own",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -22,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     openers: list[PartOpener] = []
     for service in map(load_service, SERVICE_NAMES):
         settings = load(service.settings)
-        openers.append(partial(service.http_part, settings))
-        if service.worker_part is not None:
+        if f"{service.name}-http" not in arguments.without:
+            openers.append(partial(service.http_part, settings))
+        if service.worker_part is not None and f"{service.name}-worker" not in arguments.without:
             openers.append(partial(service.worker_part, settings))
     return run_parts("unified", openers, load(ServiceSettings), arguments)
