@@ -17,7 +17,7 @@ from shared.process import Part
 from tests.support.http_api import serving
 
 #: The services that have an API of ours.
-SERVICES = ("webhook", "payments", "enrollment")
+SERVICES = ("webhook", "payments", "enrollment", "scheduler")
 
 
 def gateways_at(url: str) -> dict[str, GatewayKeys]:
