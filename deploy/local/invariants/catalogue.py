@@ -16,9 +16,17 @@ from deploy.local.invariants.events import EVENTS_ARE_CARRIED_ON
 from deploy.local.invariants.findings import Findings, Result
 from deploy.local.invariants.histories import HISTORY_AGREES
 from deploy.local.invariants.ledgers import LEDGERS_AGREE
+from deploy.local.invariants.live_charges import CHARGES_ARE_RESOLVED
+from deploy.local.invariants.paid_periods import PERIODS_PAID_ONCE
+from deploy.local.invariants.periods import PERIODS_FOLLOW
 from deploy.local.invariants.refunds import NO_REFUND_LATE, REFUNDS_ADD_UP
 from deploy.local.invariants.retries import NO_RETRY_LATE
 from deploy.local.invariants.revocations import REVOKED_EXACTLY_WHEN_GONE
+from deploy.local.invariants.subscriptions import (
+    NO_SUBSCRIPTION_LATE,
+    NO_SUBSCRIPTION_SET_ASIDE,
+    SUBSCRIPTIONS_AGREE,
+)
 from deploy.local.service_databases import ServiceDatabases
 
 #: In the order in which a payment travels.
@@ -33,13 +41,19 @@ INVARIANTS: Final = (
     ENROLLED_EXACTLY_WHEN_PAID,
     ENROLLMENT_HISTORY_AGREES,
     REVOKED_EXACTLY_WHEN_GONE,
+    PERIODS_FOLLOW,
+    PERIODS_PAID_ONCE,
+    CHARGES_ARE_RESOLVED,
+    SUBSCRIPTIONS_AGREE,
     ACCESS_IS_TOLD,
     ENROLLED_WHILE_SUBSCRIBED,
     NO_MESSAGE_LATE,
     NO_PAYMENT_LATE,
     NO_RETRY_LATE,
     NO_REFUND_LATE,
+    NO_SUBSCRIPTION_LATE,
     DEAD_LETTERS,
+    NO_SUBSCRIPTION_SET_ASIDE,
 )
 
 

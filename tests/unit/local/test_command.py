@@ -41,9 +41,9 @@ def test_wrong_arguments_are_named(
 def test_a_port_without_room_for_the_others_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["up", "--port", "65530", "--data-dir", str(tmp_path)]) == 2
+    assert main(["up", "--port", "65525", "--data-dir", str(tmp_path)]) == 2
 
-    assert capsys.readouterr().err == "sluice: --port must be at most 65526\n"
+    assert capsys.readouterr().err == "sluice: --port must be at most 65524\n"
 
 
 def test_an_unknown_service_is_not_migrated(capsys: pytest.CaptureFixture[str]) -> None:

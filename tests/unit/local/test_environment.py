@@ -27,7 +27,7 @@ from shared.web.routes import Scope
 
 EVERY_DATABASE = {
     f"{service}_DATABASE_URL": "postgresql://db"
-    for service in ("WEBHOOK", "PAYMENTS", "ENROLLMENT", "SIMULATOR")
+    for service in ("WEBHOOK", "PAYMENTS", "ENROLLMENT", "SCHEDULER", "SIMULATOR")
 }
 
 
@@ -37,7 +37,7 @@ EVERY_DATABASE = {
         pytest.param({}, True, id="none given"),
         pytest.param({"DATABASE_URL": "postgresql://db"}, False, id="one for all"),
         pytest.param(EVERY_DATABASE, False, id="one for each"),
-        pytest.param({"PAYMENTS_DATABASE_URL": "postgresql://db"}, True, id="one of four"),
+        pytest.param({"PAYMENTS_DATABASE_URL": "postgresql://db"}, True, id="one of five"),
         pytest.param({"DATABASE_URL": ""}, True, id="an empty one"),
     ],
 )
