@@ -239,7 +239,8 @@ class Scheduler:
     async def jobs(self, subscription: dict[str, Any]) -> list[asyncpg.Record]:
         """Return the jobs of a subscription, in order."""
         return await self.rows(
-            "SELECT * FROM job WHERE subscription_id = $1 ORDER BY id", subscription["id"]
+            "SELECT * FROM job WHERE subscription_id = $1 ORDER BY period_start, charge_number",
+            subscription["id"],
         )
 
     async def story(self, subscription: dict[str, Any]) -> list[str]:
