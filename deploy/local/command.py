@@ -41,8 +41,9 @@ SUBCOMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         "up": Entry("up", "start everything on this machine, and stop it with Ctrl-C"),
         "demo": Entry("demo", "drive payments of every fate through Sluice and show what happened"),
         "load": Entry("load", "send many payments, and compare both ledgers one by one"),
+        "simulate": Entry("simulate", "let a year of subscriptions pass in a minute, and check it"),
         "audit": Entry("audit", "check on live data that nothing is lost and nothing is doubled"),
-        "explain": Entry("explain", "tell the whole story of one payment"),
+        "explain": Entry("explain", "tell the whole story of one payment or subscription"),
         "controls": Entry(
             "operations.controls:CONTROLS", "show what is paused, and which limits hold"
         ),

@@ -59,9 +59,8 @@ async def follow_clocks(runtime: Runtime) -> bool:
     while left:  # In turns: one clock with much to do holds up no other.
         left = [clock for clock in left if await _take_batch(runtime, clock)]
     for clock in clocks:
-        until = clock.moment(runtime.core.clock())
         async with runtime.core.database.transaction() as connection:
-            await clock_store.set_ready(connection, clock.id, until)
+            await clock_store.set_ready(connection, clock.id, runtime.core.clock())
     return bool(clocks)
 
 

@@ -263,13 +263,13 @@ async def claim_this(
 
 
 # Whoever writes about a subscription of the clock holds a share of its row: then it is not ready.
-_LOCK_GOING: Final = """
-    SELECT id
+_LOCK_GOING: Final = f"""
+    SELECT {_COLUMNS}
       FROM test_clock
      WHERE id = $1
        AND is_advancing
        FOR UPDATE SKIP LOCKED
-"""
+"""  # noqa: S608 - made of the field names of a class
 
 _SET_READY: Final = """
     UPDATE test_clock
@@ -289,13 +289,15 @@ _SET_READY: Final = """
 """
 
 
-async def set_ready(connection: Connection, clock_id: str, until: datetime) -> None:
+async def set_ready(connection: Connection, clock_id: str, real_now: datetime) -> None:
     """Note that nothing of a clock is due or at a gateway, if that is so.
 
-    Needs a transaction: what is seen must be younger than the lock.
+    Needs a transaction: what is seen must be younger than the lock. What the clock shows is read
+    with the lock, because it may have been advanced since it was found.
     """
-    if await connection.fetchval(_LOCK_GOING, clock_id) is not None:
-        await connection.execute(_SET_READY, clock_id, until)
+    record = await connection.fetchrow(_LOCK_GOING, clock_id)
+    if record is not None:
+        await connection.execute(_SET_READY, clock_id, _clock_in(record).moment(real_now))
 
 
 class Progress(NamedTuple):

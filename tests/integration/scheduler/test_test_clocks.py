@@ -315,6 +315,20 @@ async def test_a_clock_is_not_ready_while_somebody_writes(service: Scheduler) ->
     assert (await shown(service, clock))["state"] == "ready"
 
 
+async def test_a_clock_that_is_advanced_during_a_scan_is_not_ready(service: Scheduler) -> None:
+    clock = await a_clock(service)
+    await service.subscribe(await service.plan(), testClockId=clock)
+    await live(service)
+    await advance(service, clock, NEW_YEAR + DAY)
+
+    async with service.core.database.transaction() as connection:
+        (found,) = await clock_store.find_going(connection)
+        await advance(service, clock, NEW_YEAR + 40 * DAY)
+        await clock_store.set_ready(connection, found.id, service.clock())
+
+    assert (await shown(service, clock))["state"] == "advancing"
+
+
 async def test_two_scans_do_everything_once(
     service: Scheduler, new_database: str, redis_url: str
 ) -> None:
