@@ -48,7 +48,7 @@ TOGETHER_LEAST: Final = 25
 
 #: How long orders wait for room before they are recorded to be begun later. The scheduler sends
 #: again after 30 s what was not confirmed.
-ROOM_WAIT_SECONDS: Final = 10.0
+ROOM_WAIT_SECONDS: Final = 25.0
 
 
 @asynccontextmanager
