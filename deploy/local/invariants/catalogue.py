@@ -13,11 +13,13 @@ from deploy.local.invariants.enrollments import (
     ENROLLMENT_HISTORY_AGREES,
 )
 from deploy.local.invariants.events import EVENTS_ARE_CARRIED_ON
+from deploy.local.invariants.figures import FIGURES_AGREE
 from deploy.local.invariants.findings import Findings, Result
 from deploy.local.invariants.histories import HISTORY_AGREES
 from deploy.local.invariants.ledgers import LEDGERS_AGREE
 from deploy.local.invariants.live_charges import CHARGES_ARE_RESOLVED
 from deploy.local.invariants.paid_periods import PERIODS_PAID_ONCE
+from deploy.local.invariants.payment_methods import METHODS_ARE_TOLD
 from deploy.local.invariants.periods import PERIODS_FOLLOW
 from deploy.local.invariants.refunds import NO_REFUND_LATE, REFUNDS_ADD_UP
 from deploy.local.invariants.retries import NO_RETRY_LATE
@@ -41,6 +43,7 @@ INVARIANTS: Final = (
     ENROLLED_EXACTLY_WHEN_PAID,
     ENROLLMENT_HISTORY_AGREES,
     REVOKED_EXACTLY_WHEN_GONE,
+    METHODS_ARE_TOLD,
     PERIODS_FOLLOW,
     PERIODS_PAID_ONCE,
     CHARGES_ARE_RESOLVED,
@@ -54,6 +57,7 @@ INVARIANTS: Final = (
     NO_SUBSCRIPTION_LATE,
     DEAD_LETTERS,
     NO_SUBSCRIPTION_SET_ASIDE,
+    FIGURES_AGREE,
 )
 
 

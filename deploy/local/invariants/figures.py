@@ -1,4 +1,4 @@
-"""What analytics count is what the tables hold."""
+"""What statistics count of subscriptions and jobs is what the tables hold."""
 
 from __future__ import annotations
 
@@ -32,11 +32,27 @@ _DIFFERING: Final = """
      LIMIT $1
 """
 
-_COUNT: Final = "SELECT count(*) FROM subscription"
+# The same of jobs by their status.
+_DIFFERING_JOBS: Final = """
+    WITH counted AS (
+        SELECT status, sum(jobs) AS number FROM job_tally GROUP BY status
+    ), there AS (
+        SELECT status, count(*) AS number FROM job GROUP BY status
+    )
+    SELECT status, coalesce(counted.number, 0)::bigint AS counted,
+           coalesce(there.number, 0)::bigint AS there, count(*) OVER () AS total
+      FROM counted
+      FULL JOIN there USING (status)
+     WHERE coalesce(counted.number, 0) <> coalesce(there.number, 0)
+     ORDER BY status
+     LIMIT $1
+"""
+
+_COUNT: Final = "SELECT (SELECT count(*) FROM subscription) + (SELECT count(*) FROM job)"
 
 
 async def check(databases: ServiceDatabases, findings: Findings) -> None:
-    """Compare how many subscriptions are counted in each state with how many there are."""
+    """Compare how many subscriptions and jobs are counted with how many there are."""
     findings.checked = (await databases.fetch("scheduler", _COUNT))[0][0]
     findings.add_rows(
         await databases.fetch("scheduler", _DIFFERING, EXAMPLES_MAX),
@@ -46,11 +62,17 @@ async def check(databases: ServiceDatabases, findings: Findings) -> None:
             f"{row['what'].removeprefix('is_')}, but {row['counted']} are counted",
         ),
     )
+    findings.add_rows(
+        await databases.fetch("scheduler", _DIFFERING_JOBS, EXAMPLES_MAX),
+        lambda row: Example(
+            "jobs", f"{row['there']} {row['status']}, but {row['counted']} are counted"
+        ),
+    )
 
 
 FIGURES_AGREE: Final = Invariant(
     name="figures_agree",
-    sentence="Analytics count the subscriptions of each plan and state that there are.",
+    sentence="Statistics count the subscriptions and jobs of each state that there are.",
     hint="Someone has changed the tables past Sluice; only figures are wrong, no money is.",
     check=check,
     services=frozenset({"scheduler"}),

@@ -39,6 +39,8 @@ _COUNTED = """
     VALUES ('2026-01-05', 'pln_1', $1, $2, $3, 0)
 """
 
+_JOB_TALLY = "INSERT INTO job_tally (status, jobs) VALUES ($1, $2)"
+
 _TOTAL = """
     INSERT INTO billing_total (plan_id, what, is_test, times, amount)
     VALUES ('pln_1', $1, false, $2, 0)
@@ -127,9 +129,12 @@ async def test_figures_that_are_not_those_of_the_subscriptions_are_a_warning(
 
     await counted("is_past_due", 3)
     await counted("is_past_due", 1, is_test=True)
+    for status, jobs in (("failed", 2), ("failed", -1), ("active", 3), ("active", -3)):
+        await tables.execute("scheduler", _JOB_TALLY, status, jobs)
 
     assert await problems(FIGURES_AGREE, new_database) == [
         ("pln_1", "0 past_due, but 3 are counted"),
         ("pln_1", "0 on test clocks past_due, but 1 are counted"),
+        ("jobs", "0 failed, but 1 are counted"),
     ]
     assert FIGURES_AGREE.is_warning, "no money is wrong for that"
