@@ -286,9 +286,7 @@ _CHARGES: Final = """
 
 _ENROLLMENTS: Final = "SELECT customer_id, product_id, state FROM enrollment.enrollment"
 
-_SURPLUS: Final = """
-    SELECT coalesce(sum(times), 0) FROM scheduler.billing_count WHERE what = 'paid_twice'
-"""
+_SURPLUS: Final = "SELECT count(*) FROM scheduler.subscription_history WHERE event = 'paid_twice'"
 
 
 async def _count_paid(url: str) -> int:
