@@ -41,6 +41,8 @@ _REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "held_by_operator": "an operator holds it until it is released",
         "released_by_operator": "an operator released it, and its gateway is asked",
         "retry_begun": "another try is on its way to the gateway",
+        "waits_for_its_turn": "more was ordered than the gateway keeps pace with",
+        "paused:new": "nothing new is begun until a drain ends",
         "gateway_pending": "the gateway says that the payment is still on its way",
         "invalid_transaction": "the gateway does not know the transaction that the notice names",
     }
@@ -102,6 +104,8 @@ def _outlook_of_retry(payment: asyncpg.Record) -> Outlook:
     state, because = payment["state"], payment["reason"] or "somebody asked for another try"
     if payment["retry_state"] == RetryState.PARKED:
         return Outlook(state, "an operator resumes its retry", "too many retries waited")
+    if payment["retry_state"] == RetryState.WAITING:
+        return Outlook(state, "it is tried again when its test clock comes to its time", because)
     if payment["next_attempt_at"] is None:
         return Outlook(state, "nothing: it has no retry, which must not be", because)
     return Outlook(state, f"it is tried again at {moment(payment['next_attempt_at'])} UTC", because)

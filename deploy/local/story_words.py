@@ -32,6 +32,9 @@ class Entry:
 _HISTORY: Final[Mapping[str, str]] = MappingProxyType(
     {
         "created": "the payment was recorded",
+        "ordered": "the scheduler ordered the payment for a subscription",
+        "order_refused": "the order could not be carried out, and no gateway heard of it",
+        "charge_cancelled": "the scheduler ordered that no other try be made",
         "checkout_opened": "the gateway opened a page where the customer can pay",
         "checkout_refused": "the gateway refused to open a page",
         "checkout_unknown": "the gateway did not say whether it opened a page",
@@ -50,6 +53,7 @@ _HISTORY: Final[Mapping[str, str]] = MappingProxyType(
         "surplus_charge_found": "the gateway has taken money more than once",
         "retry_scheduled": "the try failed, and another one will be made",
         "retry_requested": "somebody asked for another try",
+        "retry_ordered": "the scheduler ordered the next try, as its test clock came to its time",
         "retry_begun": "another try began",
         "retry_cancelled": "somebody cancelled the next try",
         "retry_moved": "somebody gave the next try another time",
@@ -115,7 +119,7 @@ _ATTEMPT_STATES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "abandoned": "given up later for another one",
         "refused": "refused by the gateway",
-        "put_off": "not sent yet",
+        "put_off": "not sent",
     }
 )
 
