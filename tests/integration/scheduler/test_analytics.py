@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from pydantic.alias_generators import to_camel
 
+from deploy.local.invariants.figures import FIGURES_AGREE
+from deploy.local.invariants.findings import Findings
+from deploy.local.service_databases import open_databases
 from services.scheduler.handlers import analytics
 from services.scheduler.store import analytics as analytics_store
 from shared.contracts.scheduler import ChargeSubscription
 from shared.money import Money
 from tests.integration.api.world import opened_parts
+from tests.integration.scheduler.test_test_clocks import NEW_YEAR, a_clock, advance, live, tell
 from tests.integration.scheduler.world import Scheduler, failed, succeeded
 from tests.support.http_api import serving
 from tests.unit.scheduler.world import START, Story, a_plan
@@ -352,3 +356,42 @@ _CYCLES = """
            count(*) FILTER (WHERE state = 'uncollectible')
       FROM billing_cycle
 """
+
+
+async def test_on_a_clock_the_figures_are_of_its_days_and_follow_whoever_is_attached(
+    service: Scheduler, new_database: str
+) -> None:
+    async def states(query: str) -> dict[str, int]:
+        shown = (await figures(service, query))["subscriptions"]
+        return {state: number for state, number in shown.items() if number}
+
+    plan = await service.plan()
+    real = await service.subscribe(plan)
+    await service.pay_due()
+    clock = await a_clock(service)
+    await service.subscribe(plan, testClockId=clock)
+    assert await states("") == {"active": 1}
+    assert await states("includeTest=true") == {"active": 1, "trialing": 1}
+
+    await advance(service, clock, NEW_YEAR + 100 * DAY)
+    assert await live(service) == 4
+    query = "from=2024-01-01&to=2024-12-31&interval=month"
+    assert (await figures(service, query))["buckets"] == []
+    found = (await figures(service, f"{query}&includeTest=true"))["buckets"]
+    revenue = [(each["start"], each["revenue"]["times"]) for each in found]
+    assert revenue == [(f"2024-0{month}-01", 1) for month in (1, 2, 3, 4)]
+
+    await advance(service, clock, service.clock() + DAY)
+    await live(service)
+    assert (await tell(service, clock, "attach", subscriptionId=real["id"])).status == 200
+    assert await states("") == {}
+    assert await states("includeTest=true") == {"active": 2}
+    assert (await service.api.call("DELETE", f"/api/test-clocks/{clock}")).status == 200
+    assert await states("includeTest=true") == {"cancelled": 2}
+    findings = Findings()
+    async with open_databases({"DATABASE_URL": new_database}) as databases:
+        await FIGURES_AGREE.check(databases, findings)
+    assert (findings.checked, findings.examples) == (2 + len(await service.rows(_JOBS)), [])
+
+
+_JOBS = "SELECT id FROM job"
