@@ -55,6 +55,7 @@ async def test_a_retry_that_waits_for_its_time_is_no_fault(
     await scheduled(tables, 10)
     await scheduled(tables, -1)
     await scheduled(tables, -600, "parked")
+    await scheduled(tables, -600, "waiting")
 
     assert await findings_in(new_database) == []
 
