@@ -221,6 +221,8 @@ class Limits:
 
     minimum: int
     maximum: int
+    #: What every amount is a multiple of.
+    step: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +269,9 @@ def refusal_of(name: str, capabilities: Capabilities, order: Order) -> Refusal |
         low = Money(limits.minimum, order.amount.currency)
         high = Money(limits.maximum, order.amount.currency)
         return Refusal("amount", f"{name} takes {low} to {high}")
+    if order.amount.minor_units % limits.step:
+        problem = f"{name} takes {order.amount.currency} in multiples of {limits.step} minor units"
+        return Refusal("amount", problem)
     return None
 
 

@@ -59,3 +59,7 @@ def require_chargeable(gateways: Mapping[str, Capabilities], plan: Plan) -> None
     if not low <= plan.amount.minor_units <= high:
         problem = f"{plan.gateway} takes {Money(low, currency)} to {Money(high, currency)}"
         raise InvalidInputError(f"amount: {problem}", details={"amount": problem})
+    step = limits[currency].step
+    if plan.amount.minor_units % step:
+        problem = f"{plan.gateway} takes {currency} in multiples of {step} minor units"
+        raise InvalidInputError(f"amount: {problem}", details={"amount": problem})

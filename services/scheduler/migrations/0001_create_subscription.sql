@@ -300,6 +300,9 @@ CREATE TABLE subscription_history (
 
 CREATE TABLE subscription_history_default PARTITION OF subscription_history DEFAULT;
 
+CREATE INDEX subscription_history_request ON subscription_history (subscription_id, request_id)
+    WHERE request_id IS NOT NULL;
+
 -- What happened on a day (UTC, of the subscription's own time), for analytics.
 CREATE TABLE billing_count (
     day      date    NOT NULL,

@@ -28,10 +28,16 @@ _AMOUNT_MIN: Final[Mapping[str, int]] = MappingProxyType(
     }
 )
 
+#: Currencies whose last digit must be 0 (docs.stripe.com/currencies, three-decimal currencies).
+_LAST_DIGIT_ZERO: Final = frozenset({"KWD"})
+
 CAPABILITIES: Final = Capabilities(
     methods=("card",),
     limits=MappingProxyType(
-        {currency: Limits(low, AMOUNT_MAX) for currency, low in _AMOUNT_MIN.items()}
+        {
+            currency: Limits(low, AMOUNT_MAX, step=10 if currency in _LAST_DIGIT_ZERO else 1)
+            for currency, low in _AMOUNT_MIN.items()
+        }
     ),
     charges_off_session=True,
     refunds=True,

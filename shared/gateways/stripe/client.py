@@ -60,9 +60,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Currencies whose last digit must be 0 (docs.stripe.com/currencies, three-decimal currencies).
-_LAST_DIGIT_ZERO: Final = frozenset({"KWD"})
-
 #: Customers authenticate at hooks.stripe.com; other ways of paying redirect to its siblings.
 PAGE_DOMAIN: Final = "stripe.com"
 
@@ -98,9 +95,6 @@ class StripeGateway:
         refusal = refusal_of(self.name, self.capabilities, order)
         if refusal is not None:
             return refusal
-        currency = order.amount.currency
-        if currency in _LAST_DIGIT_ZERO and order.amount.minor_units % 10:
-            return Refusal("amount", f"stripe takes {currency} in tens of minor units")
         assert isinstance(order.method, Card)  # The only method of the capabilities.
         if _PAYMENT_METHOD.fullmatch(order.method.payment_method) is None:
             return Refusal("method.paymentMethod", "must be an id of Stripe: pm_…")

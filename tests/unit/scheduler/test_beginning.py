@@ -134,11 +134,12 @@ def test_no_interval_is_longer_than_a_century() -> None:
         ({"gateway": "nobody"}, "gateway"),
         ({"amount": Money(990, "USD")}, "currency"),
         ({"amount": Money(9, "EUR")}, "amount"),
-        ({"amount": Money(1_001, "EUR")}, "amount"),
+        ({"amount": Money(1_010, "EUR")}, "amount"),
+        ({"amount": Money(995, "EUR")}, "amount"),
     ],
 )
 def test_a_plan_is_one_that_its_gateway_can_charge(changes: dict[str, Any], field: str) -> None:
-    limits = {"EUR": Limits(10, 1_000)}
+    limits = {"EUR": Limits(10, 1_000, step=10)}
     gateways = {
         "stripe": Capabilities(methods=("card",), limits=limits),
         "page": Capabilities(methods=("checkout",), limits=limits),
