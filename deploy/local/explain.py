@@ -1,4 +1,4 @@
-"""`sluice explain PAYMENT`: the whole story of one payment, in order, with times and reasons."""
+"""`sluice explain ID`: the story of a payment or subscription, in order, with times and reasons."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import argparse
 import asyncio
 import os
 import sys
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deploy.local import explain_subscription, subscription_story
 from deploy.local.arguments import add_data_directory
 from deploy.local.printing import console, plain
 from deploy.local.service_databases import environment_of, open_databases
 from deploy.local.story import Story, UnknownPaymentError, as_json, find_payment_id, tell
 from deploy.local.story_words import Entry, moment, time_of_day
+from deploy.local.subscription_story import UnknownSubscriptionError
+from shared.identifiers import is_id
 
 TOLD: Final = 0
 UNKNOWN: Final = 1
@@ -26,14 +29,17 @@ UNKNOWN: Final = 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "id", metavar="PAYMENT", help="id of a payment, of an attempt (att_) or enrollment (enr_)"
+        "id",
+        metavar="ID",
+        help="of a payment, of its attempt (att_), enrollment (enr_) or job (job_), or of a "
+        "subscription (sub_)",
     )
     parser.add_argument("--json", action="store_true", help="answer in JSON, for machines")
     add_data_directory(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tell the story, and return 0, or 1 when there is no such payment.
+    """Tell the story, and return 0, or 1 when there is no such payment or subscription.
 
     Raises:
         LocalStackError: there are no databases to look into, or they cannot be used.
@@ -41,15 +47,34 @@ def run(arguments: argparse.Namespace) -> int:
     """
     environment = environment_of(arguments.data_directory, os.environ)
     try:
-        story = asyncio.run(explain(environment, arguments.id))
-    except UnknownPaymentError as error:
+        if is_id(arguments.id, "sub"):
+            _tell_subscription(environment, arguments)
+        else:
+            _tell_payment(environment, arguments)
+    except (UnknownPaymentError, UnknownSubscriptionError) as error:
         print(f"sluice: {error}", file=sys.stderr)
         return UNKNOWN
+    return TOLD
+
+
+def _tell_payment(environment: dict[str, str], arguments: argparse.Namespace) -> None:
+    story = asyncio.run(explain(environment, arguments.id))
     if arguments.json:
-        print(orjson.dumps(as_json(story), option=orjson.OPT_INDENT_2).decode())
+        _print_json(as_json(story))
     else:
         render(console(), story)
-    return TOLD
+
+
+def _tell_subscription(environment: dict[str, str], arguments: argparse.Namespace) -> None:
+    story = asyncio.run(explain_subscription.explain_subscription(environment, arguments.id))
+    if arguments.json:
+        _print_json(subscription_story.as_json(story))
+    else:
+        explain_subscription.render(console(), story)
+
+
+def _print_json(told: dict[str, Any]) -> None:
+    print(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
 
 
 async def explain(environment: dict[str, str], given: str) -> Story:

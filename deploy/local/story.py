@@ -160,13 +160,15 @@ class Story:
 
 
 async def find_payment_id(databases: ServiceDatabases, given: str) -> str:
-    """Return the payment of a payment's, attempt's or enrollment's id.
+    """Return the payment of a payment's, attempt's, enrollment's or job's id.
 
     Raises:
         UnknownPaymentError: there is none.
     """
     if is_id(given, "pay"):
         return given
+    if is_id(given, "job"):
+        return f"pay_{given[4:]}"
     if is_id(given, "att"):
         rows = await databases.fetch("payments", _PAYMENT_OF_REFERENCE, given)
         missing = f"no attempt has the reference {given}"
@@ -175,8 +177,8 @@ async def find_payment_id(databases: ServiceDatabases, given: str) -> str:
         missing = f"no enrollment has the id {given}"
     else:
         raise UnknownPaymentError(
-            f"{given!r} is no id of a payment (pay_...), an attempt (att_...) or an enrollment "
-            "(enr_...)"
+            f"{given!r} is no id of a payment (pay_...), an attempt (att_...), an enrollment "
+            "(enr_...), a job (job_...) or a subscription (sub_...)"
         )
     if not rows:
         raise UnknownPaymentError(missing)
@@ -186,8 +188,8 @@ async def find_payment_id(databases: ServiceDatabases, given: str) -> str:
         raise UnknownPaymentError(
             f"{given} was granted by hand, without a payment"
             if subscription_id is None
-            else f"{given} follows the subscription {subscription_id}, not a payment; the payments "
-            f"of that: GET /api/payments?subscriptionId={subscription_id}"
+            else f"{given} follows the subscription {subscription_id}, not a payment: "
+            f"sluice explain {subscription_id}"
         )
     return payment_id
 
