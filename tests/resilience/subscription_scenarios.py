@@ -21,16 +21,16 @@ from tests.support.subscribers import Subscriber, Subscribers, month
 SENDERS: Final = ("scheduler", "payments")
 
 #: How long after a scenario all must have come right.
-SETTLED_SECONDS: Final = 15.0
+SETTLED_SECONDS: Final = 10.0
 
 #: Wait before the first resend, where a scenario loses what is sent.
-RESEND_SECONDS: Final = 4
+RESEND_SECONDS: Final = 3
 
 #: How much later the second copy of a message comes: up to this.
 COPY_SECONDS: Final = 1.5
 
 #: The gateway has the order, and its answer is on the way.
-SLOW_SECONDS: Final = 3
+SLOW_SECONDS: Final = 2
 
 # Of every message the first receipt is lost: it is sent again, under the same number, and its
 # receiver handles it a second time, after what may have been sent meanwhile.

@@ -22,7 +22,7 @@ MONTHS: Final = 3
 #: Periods that are paid before a fault strikes, so that it does so in mid-stream.
 MID_STREAM: Final = 20
 
-STALL_SECONDS: Final = 6.0
+STALL_SECONDS: Final = 5.0
 
 #: Shorter than the stall, so that calls in flight fail.
 SETTINGS: Final = {
