@@ -215,4 +215,8 @@ def created(s: Subscription, plan: Plan, now: datetime) -> Move:
         reason="created",
         changed_at=now,
     )
-    return moved(s, s, plan, now, "created", messages=(message,), counts=(Count("started"),))
+    move = moved(s, s, plan, now, "created", messages=(message,), counts=(Count("started"),))
+    if move.after.due_at is not None and move.after.due_at < now:
+        # It began in the past, but nobody is late: nobody could know.
+        return replace(move, after=move.after._replace(due_at=now))
+    return move

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.scheduler.domain.beginning import FUTURE_MAX, PAST_MAX, Wish, begun
+from services.scheduler.domain.commands import created
 from services.scheduler.domain.model import (
     CatchUpPolicy,
     Dunning,
@@ -97,6 +98,15 @@ def test_it_begins_within_a_year_before_the_present_and_a_century_after() -> Non
     assert begun("sub_1", wish(start_at=later), plan(), NOW).start_at == later
     assert wrong_field(wish(start_at=longest - second), plan()) == "startAt"
     assert wrong_field(wish(start_at=later + second), plan()) == "startAt"
+
+
+def test_one_that_began_in_the_past_is_due_now_and_not_late() -> None:
+    past = begun("sub_1", wish(start_at=NOW - 100 * DAY), plan(), NOW)
+    virtual = begun("sub_1", wish(start_at=NOW - 100 * DAY, clock_id="clk_1"), plan(), NOW)
+    assert virtual.as_of is not None
+
+    assert created(past, plan(), NOW).after.due_at == NOW
+    assert created(virtual, plan(), virtual.as_of).after.due_at == NOW - 100 * DAY
 
 
 def test_on_a_test_clock_it_may_begin_long_before_and_its_time_begins_there() -> None:
