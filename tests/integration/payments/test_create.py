@@ -41,6 +41,7 @@ async def test_a_payment_is_answered_with_the_page_where_the_customer_pays(
         "refundedAmount": 0,
         "customerId": "cus_1",
         "productId": "course_1",
+        "subscriptionId": None,
         "checkoutUrl": None,
         "returnUrl": "https://shop.example/thanks",
         "metadata": {"order": "7"},
