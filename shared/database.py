@@ -28,6 +28,8 @@ UNAVAILABLE: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
+    # Of two that waited for each other it ended one, which may simply try again.
+    asyncpg.DeadlockDetectedError,
     asyncpg.InterfaceError,
     # Its word for a statement on a connection that the server has just ended.
     asyncpg.InternalClientError,

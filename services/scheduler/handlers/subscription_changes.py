@@ -17,7 +17,6 @@ from services.scheduler.handlers.chargeable import (
 from services.scheduler.handlers.subscriptions import (
     Decide,
     Request,
-    lock_for_command,
     lock_situation,
     read_subscription,
 )
@@ -51,12 +50,12 @@ async def change(
         ConflictError: the subscription is over, or something named is archived or removed.
         NotToldYetError: nobody has told of the means of payment so far.
     """
-    view = await read_subscription(runtime, subscription_id)
+    await read_subscription(runtime, subscription_id)
     if changes.payment_method_id is not None:
         await await_method(runtime, changes.payment_method_id)
     outgoing: list[Outgoing] = []
     async with runtime.core.database.transaction() as connection:
-        await lock_for_command(connection, view)
+        await lock_subscriptions(connection, [subscription_id])
         if await views.find_request(connection, subscription_id, request.id) is None:
             outgoing = await _change(runtime, connection, request, subscription_id, changes)
     runtime.core.publisher.publish(outgoing)

@@ -135,14 +135,6 @@ async def read_subscription(runtime: Runtime, subscription_id: str) -> Subscript
     return found
 
 
-async def lock_for_command(connection: Connection, view: SubscriptionView) -> None:
-    """Lock a subscription, and its test clock before it: in the order in which clocks do that."""
-    s = view.subscription
-    if s.clock_id is not None:
-        await clock_store.lock_clock(connection, s.clock_id)
-    await lock_subscriptions(connection, [s.id])
-
-
 async def lock_situation(
     runtime: Runtime, connection: Connection, subscription_id: str
 ) -> tuple[Subscription, Situation]:
@@ -180,11 +172,11 @@ async def carry_out_charge(
     runtime: Runtime, request: Request, subscription_id: str, decide: Decide
 ) -> str | None:
     """Do as `carry_out`, and return the payment that was ordered by it, if one was."""
-    view = await read_subscription(runtime, subscription_id)
+    await read_subscription(runtime, subscription_id)
     outgoing: list[Outgoing] = []
     async with runtime.core.database.transaction() as connection:
         # Locked first: a request that is still running is seen then.
-        await lock_for_command(connection, view)
+        await lock_subscriptions(connection, [subscription_id])
         carried = await views.find_request(connection, subscription_id, request.id)
         if carried is None:
             s, situation = await lock_situation(runtime, connection, subscription_id)
