@@ -14,10 +14,12 @@ from services.payments.domain.retries import RetryState
 from shared.contracts.payments import ChargeFailed, ChargeSucceeded
 from shared.contracts.scheduler import CancelCharge, ChargeSubscription, RetryCharge
 
-# After a day a charge is told as unresolved, however visibly it waits.
+# A charge of which nothing was heard for a day, and of which no retry has a later time, is told as
+# unresolved, however visibly it waits.
 _CHARGING: Final = """
     SELECT subscription.id, charging, subscription.retry_at,
-           job.created_at < clock_timestamp() - interval '1 day' AS is_old
+           job.updated_at < clock_timestamp() - interval '1 day'
+               AND coalesce(job.retry_at < clock_timestamp(), true) AS is_old
       FROM subscription
       LEFT JOIN job ON job.id = 'job_' || substr(charging, 5)
      WHERE subscription.id > $1
