@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from services.scheduler.domain.model import Move, Plan, Situation, Subscription
 from services.scheduler.settings import SchedulerSettings
-from services.scheduler.store.moves import save_moves
+from services.scheduler.store.moves import NO_TRACES, save_moves
 from services.scheduler.store.test_clocks import set_going
 from shared.database import Connection
 from shared.identifiers import new_id
@@ -38,9 +38,11 @@ async def write(
     *,
     actor: str | None = None,
     request_id: str | None = None,
+    traces: Mapping[str, str | None] = NO_TRACES,
 ) -> list[Outgoing]:
     """Write what was decided about locked subscriptions; return what to publish after the commit.
 
+    What follows from a move carries on the trace of its subscription, if `traces` holds one.
     Test clocks on which something happens are looked at by the scan until nothing is due there.
 
     Raises:
@@ -49,7 +51,9 @@ async def write(
     decided = [move for move in moves if move is not None]
     if not decided:
         return []
-    outgoing = await save_moves(connection, decided, actor=actor, request_id=request_id)
+    outgoing = await save_moves(
+        connection, decided, actor=actor, request_id=request_id, traces=traces
+    )
     clocks = {move.after.clock_id for move in decided if move.after.clock_id is not None}
     if clocks:
         await set_going(connection, clocks)

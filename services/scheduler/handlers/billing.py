@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 
 from services.scheduler.domain.lifecycle import take_due
@@ -36,4 +37,14 @@ async def do_what_is_due(
         )
         for each in due
     ]
-    return await write(connection, moves)
+    tracing = runtime.core.tracing
+    if not tracing.is_on:
+        return await write(connection, moves)
+    with ExitStack() as spans:
+        traces = {
+            each.id: spans.enter_context(
+                tracing.span("scheduler.due", attributes={"subscription": each.id})
+            )
+            for each in due
+        }
+        return await write(connection, moves, traces=traces)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from opentelemetry.trace import SpanKind
 
@@ -31,6 +31,13 @@ Outcome: TypeAlias = ChargeProgressed | ChargeSucceeded | ChargeFailed
 BATCH_MAX: Final = 200
 
 
+class Heard(NamedTuple):
+    """A message, and the traceparent of what follows from it."""
+
+    message: Outcome
+    traceparent: str | None
+
+
 class Outcomes:
     """Writes what became of charges, many in one transaction, in the order in which they come.
 
@@ -39,7 +46,7 @@ class Outcomes:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._batcher: Batcher[Outcome, NotFoundError | None] = Batcher(
+        self._batcher: Batcher[Heard, NotFoundError | None] = Batcher(
             self._write, size_max=BATCH_MAX
         )
 
@@ -50,41 +57,43 @@ class Outcomes:
         """
         tracing = self._runtime.core.tracing
         with ExitStack() as spans:
-            if tracing.is_on:
-                for delivery in deliveries:
-                    span = tracing.span(
-                        "scheduler.outcome",
-                        traceparent=delivery.traceparent,
-                        kind=SpanKind.CONSUMER,
-                        attributes={"payment": delivery.message.payment_id},
-                    )
-                    spans.enter_context(span)
+            heard = [
+                Heard(
+                    delivery.message,
+                    spans.enter_context(
+                        tracing.span(
+                            "scheduler.outcome",
+                            traceparent=delivery.traceparent,
+                            kind=SpanKind.CONSUMER,
+                            attributes={"payment": delivery.message.payment_id},
+                        )
+                    ),
+                )
+                for delivery in deliveries
+            ]
             # Futures, not tasks: nothing is done for one before its batch is committed.
-            problems = await asyncio.gather(
-                *(self._batcher.submit(each.message) for each in deliveries)
-            )
+            problems = await asyncio.gather(*(self._batcher.submit(each) for each in heard))
         for delivery, problem in zip(deliveries, problems, strict=True):
             if problem is not None:
                 delivery.fail(problem)
 
-    async def _write(self, messages: Sequence[Outcome]) -> Sequence[NotFoundError | None]:
+    async def _write(self, batch: Sequence[Heard]) -> Sequence[NotFoundError | None]:
         outgoing: list[Outgoing] = []
-        problems: list[NotFoundError | None] = []
         effects: list[str] = []
         async with self._runtime.core.database.transaction() as connection:
-            batch = await _read(connection, self._runtime, messages)
-            known = [each for each in messages if each.payment_id in batch.billed]
-            for turn in _turns(known):
-                moves = [batch.decide(each) for each in turn]
-                outgoing += await write(connection, moves)
+            known = await _read(connection, self._runtime, [each.message for each in batch])
+            for turn in _turns([each for each in batch if each.message.payment_id in known.billed]):
+                moves = [known.decide(each.message) for each in turn]
+                traces = {each.message.subscription_id: each.traceparent for each in turn}
+                outgoing += await write(connection, moves, traces=traces)
                 effects += ["known" if move is None else move.event for move in moves]
         self._runtime.core.publisher.publish(outgoing)
         for effect in effects:
             metrics.OUTCOMES.labels(effect).inc()
-        for message in messages:
-            is_known = message.payment_id in batch.billed
-            problems.append(None if is_known else _never_ordered(message))
-        return problems
+        return [
+            None if each.message.payment_id in known.billed else _never_ordered(each.message)
+            for each in batch
+        ]
 
 
 def _never_ordered(message: Outcome) -> NotFoundError:
@@ -94,16 +103,16 @@ def _never_ordered(message: Outcome) -> NotFoundError:
     )
 
 
-def _turns(messages: Sequence[Outcome]) -> list[list[Outcome]]:
+def _turns(batch: Sequence[Heard]) -> list[list[Heard]]:
     """Deal out messages so that no turn has two of one subscription, keeping their order."""
-    turns: list[list[Outcome]] = []
+    turns: list[list[Heard]] = []
     counts: dict[str, int] = {}
-    for message in messages:
-        number = counts.get(message.subscription_id, 0)
-        counts[message.subscription_id] = number + 1
+    for each in batch:
+        number = counts.get(each.message.subscription_id, 0)
+        counts[each.message.subscription_id] = number + 1
         if number == len(turns):
             turns.append([])
-        turns[number].append(message)
+        turns[number].append(each)
     return turns
 
 

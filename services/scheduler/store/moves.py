@@ -127,17 +127,22 @@ _INSERT_HISTORY: Final = """
 """
 
 
+#: Nothing is traced.
+NO_TRACES: Final[Mapping[str, str | None]] = MappingProxyType({})
+
+
 async def save_moves(
     connection: Connection,
     moves: Sequence[Move],
     *,
     actor: str | None = None,
     request_id: str | None = None,
+    traces: Mapping[str, str | None] = NO_TRACES,
 ) -> list[Outgoing]:
     """Write moves of subscriptions that are locked, each of another one; return what to publish.
 
     Runs in the caller's transaction. `actor` is the name of the API key of whoever asked, by the
-    request of that id.
+    request of that id. `traces` holds the traceparent of what led to a move, by subscription.
 
     Raises:
         ConflictError: a subscription is not as it was when its move was decided.
@@ -154,7 +159,7 @@ async def save_moves(
     await _save_cycles(connection, moves)
     await _save_jobs(connection, moves)
     messages: list[tuple[Message, str | None]] = [
-        (message, None) for move in moves for message in move.messages
+        (message, traces.get(move.after.id)) for move in moves for message in move.messages
     ]
     outgoing = await outbox.append(connection, messages) if messages else []
     await connection.execute(_INSERT_HISTORY, _history(moves), actor, request_id)

@@ -375,3 +375,29 @@ async def test_messages_that_meet_an_outage_are_handled_later(
     await superuser.close()
 
     assert await service.story(subscription) == ["created", "period_opened", "paid"]
+
+
+async def test_what_follows_carries_on_the_trace_of_what_led_to_it(service: Scheduler) -> None:
+    plan = await service.plan()
+    for _ in range(2):
+        await service.subscribe(plan)
+    assert await service.bill_due() == 2
+    orders = await service.orders()
+    batch = batch_of("payments", [(n, succeeded(order)) for n, order in enumerate(orders, 1)])
+    for number, item in enumerate(batch["items"]):
+        item["trace"] = f"00-{number:032x}-{1:016x}-01"
+
+    service.receiver.accept("scheduler.outcomes", {"batch": batch})
+
+    async def given() -> list[asyncpg.Record]:
+        return await service.rows(
+            "SELECT payload ->> 'subscriptionId' AS subscription, traceparent FROM outbox"
+            " WHERE message_name = $1",
+            AccessGranted.name,
+        )
+
+    rows = await eventually(given)
+    assert {row["subscription"]: row["traceparent"] for row in rows} == {
+        order.subscription_id: f"00-{number:032x}-{1:016x}-01"
+        for number, order in enumerate(orders)
+    }
