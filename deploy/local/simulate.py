@@ -114,6 +114,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how charges fail: {LIFELIKE_NAME}, smooth, rough, or a file as PUT "
         f"/simulator/profile takes it ({LIFELIKE_NAME})",
     )
+    parser.add_argument(
+        "--notices",
+        action="store_true",
+        help="let gateways send notices that tell nothing new, too: it takes longer",
+    )
     parser.add_argument("--seed", type=int, default=1, help="another seed, another year (1)")
     parser.add_argument(
         "--from",
@@ -182,7 +187,7 @@ def _read(arguments: argparse.Namespace) -> _Wanted:
     return _Wanted(
         offered,
         subscribers(arguments.subscriptions, len(offered), start, end, arguments.seed),
-        profile_of(arguments.profile, arguments.seed),
+        profile_of(arguments.profile, arguments.seed, gateways, with_notices=arguments.notices),
         start,
         end,
         arguments.timeout,

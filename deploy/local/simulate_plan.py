@@ -16,8 +16,7 @@ from deploy.local.load_plan import read_profile
 #: Gateways that charge without a page, which is what subscriptions need.
 GATEWAYS: Final = ("stripe", "fapshi", "campay", "x402")
 
-#: The built-in profile: most charges succeed, some at a later try; some cards are refused for good,
-#: which ends a subscription. In per cent of tries.
+#: The built-in profile, in per cent of tries: most charges succeed, most others at a later try.
 LIFELIKE: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "customersAct": True,
@@ -25,6 +24,9 @@ LIFELIKE: Final[Mapping[str, Any]] = MappingProxyType(
     }
 )
 LIFELIKE_NAME: Final = "lifelike"
+
+#: Gateways whose answer to a charge is its end, so that their notices tell nothing new.
+_ANSWER_AT_ONCE: Final = frozenset({"stripe", "x402"})
 
 #: Zones in turns: three of them change their clocks, on different days.
 _ZONES: Final = ("UTC", "Europe/Paris", "America/New_York", "Asia/Dhaka", "Australia/Sydney")
@@ -40,10 +42,31 @@ _PRICES: Final[Mapping[str, tuple[str, Sequence[int]]]] = MappingProxyType(
     }
 )
 
-_PHONE: Final = "237677123456"
-_WALLET: Final = "0x5050A4F4b3f9338C3472dcC01A87C76A144b3c9c"
+#: What customers pay with, and what those do who cannot: the simulator knows these by name.
+_METHODS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "stripe": {"type": "card", "paymentMethod": "pm_card_visa"},
+        "fapshi": {"type": "prompt", "phone": "237677123456"},
+        "campay": {"type": "prompt", "phone": "237677123456"},
+        "x402": {"type": "wallet", "recipient": "0x5050A4F4b3f9338C3472dcC01A87C76A144b3c9c"},
+    }
+)
+_FAILING_METHODS: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = MappingProxyType(
+    {
+        "stripe": (
+            {"type": "card", "paymentMethod": "pm_card_visa_chargeDeclinedInsufficientFunds"},
+            {"type": "card", "paymentMethod": "pm_card_visa_chargeDeclinedLostCard"},
+        ),
+        "fapshi": ({"type": "prompt", "phone": "237670000001"},),
+        "campay": ({"type": "prompt", "phone": "237670000001"},),
+        "x402": (),  # Our own wallet pays.
+    }
+)
 
-#: Customers begin within this part of the time, a month at the most.
+#: One customer in so many never pays. They come at any time of it, so that each month loses some.
+FAILING_ONE_IN: Final = 40
+
+#: The others begin within this part of the time, a month at the most.
 _BEGIN_WITHIN: Final = 12
 _BEGIN_WITHIN_MAX: Final = timedelta(days=31)
 
@@ -88,6 +111,8 @@ class Subscriber(NamedTuple):
     offer: int
     start_at: datetime
     zone: str
+    #: Whether no charge of theirs succeeds.
+    is_failing: bool
 
     @property
     def customer_id(self) -> str:
@@ -122,11 +147,19 @@ def read_interval(text: str) -> dict[str, Any]:
     return {"unit": found[2], "count": int(found[1] or 1)}
 
 
-def profile_of(given: str, seed: int) -> dict[str, Any]:
-    """Return a profile of the simulator by its name or from a file."""
-    if given == LIFELIKE_NAME:
-        return {**LIFELIKE, "seed": seed}
-    return read_profile(given, seed)
+def profile_of(
+    given: str, seed: int, gateways: Sequence[str], *, with_notices: bool
+) -> dict[str, Any]:
+    """Return a profile of the simulator by its name or from a file.
+
+    Where every answer is the end of its charge, notices are left out unless they are asked for.
+    """
+    if given != LIFELIKE_NAME:
+        return read_profile(given, seed)
+    profile = {**LIFELIKE, "seed": seed}
+    if _ANSWER_AT_ONCE.issuperset(gateways) and not with_notices:
+        profile["notices"] = {"never": 100}
+    return profile
 
 
 def offers(gateways: Sequence[str], intervals: Sequence[Mapping[str, Any]]) -> list[Offer]:
@@ -154,30 +187,25 @@ def subscribers(
 ) -> list[Subscriber]:
     """Return who subscribes to what and when, the same for the same seed."""
     chance = random.Random(seed)  # noqa: S311 - a rehearsal is to be repeated, not guessed
-    minutes = int(min((end - start) / _BEGIN_WITHIN, _BEGIN_WITHIN_MAX).total_seconds() // 60)
-    return [
-        Subscriber(
-            number,
-            number % offers_made,
-            start + timedelta(minutes=chance.randrange(max(1, minutes))),
-            _ZONES[number % len(_ZONES)],
-        )
-        for number in range(count)
-    ]
+    soon = min((end - start) / _BEGIN_WITHIN, _BEGIN_WITHIN_MAX)
+    made = []
+    for number in range(count):
+        is_failing = number % FAILING_ONE_IN == FAILING_ONE_IN - 1
+        minutes = int((end - start if is_failing else soon).total_seconds() // 60)
+        start_at = start + timedelta(minutes=chance.randrange(max(1, minutes)))
+        zone = _ZONES[number % len(_ZONES)]
+        made.append(Subscriber(number, number % offers_made, start_at, zone, is_failing))
+    return made
 
 
 def means_of_payment(subscriber: Subscriber, gateway: str) -> dict[str, Any]:
     """Return the body of `POST /api/payment-methods` for a customer."""
-    methods = {
-        "stripe": {
-            "type": "card",
-            "paymentMethod": "pm_card_visa",
-            "gatewayCustomer": f"cus_simulated{subscriber.number}",
-        },
-        "fapshi": {"type": "prompt", "phone": _PHONE},
-        "campay": {"type": "prompt", "phone": _PHONE},
-        "x402": {"type": "wallet", "recipient": _WALLET},
-    }
+    method = _METHODS[gateway]
+    failing = _FAILING_METHODS[gateway]
+    if subscriber.is_failing and failing:
+        method = failing[subscriber.number // FAILING_ONE_IN % len(failing)]
+    if gateway == "stripe":
+        method = {**method, "gatewayCustomer": f"cus_simulated{subscriber.number}"}
     return {
         "gateway": gateway,
         "customer": {
@@ -186,5 +214,5 @@ def means_of_payment(subscriber: Subscriber, gateway: str) -> dict[str, Any]:
             "email": "simulated@example.com",
             "phone": "670000000",
         },
-        "method": methods[gateway],
+        "method": dict(method),
     }

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -91,7 +91,7 @@ def render(target: Console, outcome: Outcome) -> None:
     """Print the figures, the chart, then what is wrong if anything is."""
     target.print(_figures(outcome))
     target.print(_states(outcome))
-    for currency, months in _revenue(outcome).items():
+    for currency, months in _by_month(outcome).items():
         target.print(_chart(currency, months))
     periods = Counter(each.state for each in outcome.billed)
     target.print(
@@ -138,30 +138,43 @@ def _rate(per_cent: float | None) -> str:
     return "-" if per_cent is None else f"{per_cent:.1f} %"
 
 
-def _revenue(outcome: Outcome) -> dict[str, dict[str, tuple[int, int]]]:
-    """Return what each month brought, by currency: the money, and how much of it was late."""
-    found: defaultdict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
+class _Month(NamedTuple):
+    """What a month brought in a currency."""
+
+    revenue: int = 0
+    #: Of it: by a further try.
+    recovered: int = 0
+    churned: int = 0
+
+
+def _by_month(outcome: Outcome) -> dict[str, dict[str, _Month]]:
+    """Return what each month brought, by currency and first day."""
+    found: defaultdict[str, dict[str, _Month]] = defaultdict(dict)
     for bucket in outcome.analytics["buckets"]:
         months = found[bucket["currency"]]
-        whole, late = months.get(bucket["start"], (0, 0))
+        before = months.get(bucket["start"], _Month())
         recovered = bucket["paidByRetry"]["amount"] + bucket["paidByDunning"]["amount"]
-        months[bucket["start"]] = (whole + bucket["revenue"]["amount"], late + recovered)
+        months[bucket["start"]] = _Month(
+            before.revenue + bucket["revenue"]["amount"],
+            before.recovered + recovered,
+            before.churned + bucket["churned"],
+        )
     return dict(found)
 
 
-def _chart(currency: str, months: Mapping[str, tuple[int, int]]) -> Table:
+def _chart(currency: str, months: Mapping[str, _Month]) -> Table:
     table = Table(title=f"Revenue by month in {currency}", title_justify="left", box=None)
     table.add_column("Month")
     table.add_column(f"█ at once  ▒ recovered {'':<{BAR_LENGTH - 22}}")
     table.add_column(currency, justify="right")
-    most = max((whole for whole, _ in months.values()), default=0) or 1
-    for start, (whole, late) in sorted(months.items()):
-        length = round(BAR_LENGTH * whole / most)
-        recovered = round(BAR_LENGTH * late / most)
-        bar = Text("█" * (length - recovered), style="green").append(
-            "▒" * recovered, style="yellow"
-        )
-        table.add_row(start[:7], bar, str(Money(whole, currency)))
+    table.add_column("churned", justify="right")
+    most = max((month.revenue for month in months.values()), default=0) or 1
+    for start, month in sorted(months.items()):
+        length = round(BAR_LENGTH * month.revenue / most)
+        recovered = round(BAR_LENGTH * month.recovered / most)
+        bar = Text("█" * (length - recovered), style="green")
+        bar.append("▒" * recovered, style="yellow")
+        table.add_row(start[:7], bar, str(Money(month.revenue, currency)), f"{month.churned:,}")
     return table
 
 
