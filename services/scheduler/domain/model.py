@@ -199,6 +199,9 @@ class Job(NamedTuple):
     retry_at: datetime | None
     ordered_at: datetime
     finished_at: datetime | None
+    #: When the latest that was heard of it was said, in real time. The news of a try may come in
+    #: any order.
+    told_at: datetime | None = None
 
 
 def job_id(payment_id: str) -> str:

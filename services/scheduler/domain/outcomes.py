@@ -43,7 +43,7 @@ def progressed(
     progress = ACCEPTED if message.step == "accepted" else SENT
     is_later = message.attempts_made > job.attempts_made
     is_known = progress <= job.progress and not is_later and not is_held
-    if job.status in _ENDED or is_known or message.attempts_made < job.attempts_made:
+    if job.status in _ENDED or is_known or _is_old(job, message, message.progressed_at):
         return None
     after = job._replace(
         status=JobStatus.DELAYED if is_held else JobStatus.ACTIVE,
@@ -51,10 +51,18 @@ def progressed(
         attempts_made=message.attempts_made,
         failed_reason="held_for_review" if is_held else job.failed_reason,
         retry_at=None,
+        told_at=message.progressed_at,
     )
     if after == job:
         return None
     return Move(s, s, plan, now, f"charge_{message.step}", job=after)
+
+
+def _is_old(job: Job, message: ChargeProgressed | ChargeFailed, said_at: datetime) -> bool:
+    """Tell whether later news of a charge were heard before: of a later try, or of the same."""
+    if message.attempts_made != job.attempts_made:
+        return message.attempts_made < job.attempts_made
+    return job.told_at is not None and said_at < job.told_at
 
 
 def succeeded(
@@ -74,6 +82,7 @@ def succeeded(
         failed_reason=None,
         gateway_reference=message.gateway_payment_id,
         retry_at=None,
+        told_at=message.succeeded_at,
         finished_at=now,
     )
     after = _without_charge(s, job.payment_id)
@@ -135,6 +144,7 @@ def failed(
     job, cycle = charged
     if job.status is JobStatus.FAILED:
         return _is_closed_now(s, plan, job, message, now)
+    # An end is no older than anything, whatever the clock says of whoever tells it.
     if job.status is JobStatus.COMPLETED or message.attempts_made < job.attempts_made:
         return None
     reason = f"{message.kind}:{message.code}"
@@ -147,6 +157,7 @@ def failed(
         attempts_made=message.attempts_made,
         failed_reason=reason,
         retry_at=None,
+        told_at=message.failed_at,
         finished_at=now,
     )
     counts = (Count("failed", plan.amount.minor_units),)
@@ -179,13 +190,16 @@ def _is_closed_now(
 def _will_be_retried(
     s: Subscription, plan: Plan, job: Job, message: ChargeFailed, now: datetime
 ) -> Move | None:
+    if _is_old(job, message, message.failed_at):
+        return None
     reason = f"{message.kind}:{message.code}"
     assert message.retry_after_seconds is not None, "a retry has a time"
     wait = timedelta(seconds=message.retry_after_seconds)
     is_on_clock = s.clock_id is not None
-    # The same news as before have the same time, unless it is one of a clock that went on.
     retry_at = (now if is_on_clock else message.failed_at) + wait
-    is_known = job.failed_reason == reason and message.attempts_made == job.attempts_made
+    said = (message.attempts_made, message.failed_at, reason)
+    is_known = said == (job.attempts_made, job.told_at, job.failed_reason)
+    # The same news as before have the same time, unless it is one of a clock that went on.
     if is_known and (is_on_clock or job.retry_at == retry_at):
         return None
     delayed = job._replace(
@@ -193,6 +207,7 @@ def _will_be_retried(
         attempts_made=message.attempts_made,
         failed_reason=reason,
         retry_at=retry_at,
+        told_at=message.failed_at,
         progress=max(job.progress, SENT),
     )
     after = s

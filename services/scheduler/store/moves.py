@@ -110,12 +110,12 @@ _SAVE_JOBS: Final = """
     UPDATE job
        SET status = new.status, progress = new.progress, attempts_made = new.attempts_made,
            failed_reason = new.failed_reason, gateway_reference = new.gateway_reference,
-           retry_at = new.retry_at, finished_at = new.finished_at,
+           retry_at = new.retry_at, finished_at = new.finished_at, told_at = new.told_at,
            processed_at = coalesce(job.processed_at, new.at), updated_at = clock_timestamp()
       FROM unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::text[], $6::text[],
-                  $7::timestamptz[], $8::timestamptz[], $9::timestamptz[])
+                  $7::timestamptz[], $8::timestamptz[], $9::timestamptz[], $10::timestamptz[])
         AS new (id, status, progress, attempts_made, failed_reason, gateway_reference, retry_at,
-                finished_at, at)
+                finished_at, told_at, at)
      WHERE job.id = new.id
 """
 
@@ -218,6 +218,7 @@ async def _save_jobs(connection: Connection, moves: Sequence[Move]) -> None:
             job.gateway_reference,
             job.retry_at,
             job.finished_at,
+            job.told_at,
             move.now,
         )
         for move in moves

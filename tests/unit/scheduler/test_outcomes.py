@@ -63,9 +63,40 @@ def test_on_a_test_clock_old_news_of_a_retry_make_no_second_one() -> None:
     story.fail(retry_after=DAY)
     story.pass_until(START + DAY)
     assert story.messages()[-1] == "retry_charge"
-    story.fail(retry_after=DAY)
+    story.fail(retry_after=DAY, failed_at=START)
     assert story.subscription.retry_at is None
     assert story.messages().count("retry_charge") == 1
+
+
+def test_of_two_news_of_one_try_the_later_one_holds_whichever_comes_last() -> None:
+    """First a doubt, soon asked about; then the certainty, whose retry waits for an order."""
+    doubt = {"kind": "network_error", "retry_after": timedelta(0), "waits_for_order": False}
+    certainty = {"kind": "processing_error", "retry_after": DAY, "failed_at": START + HOUR}
+    for order in ([doubt, certainty], [doubt, certainty, certainty, doubt], [certainty, doubt]):
+        story = charging(clock_id="clk_one", as_of=START)
+        for news in order:
+            story.fail(**{"failed_at": START, **news})  # type: ignore[arg-type]
+        assert story.subscription.retry_at == job(story).retry_at == START + DAY
+        assert job(story).failed_reason == "processing_error:51"
+        assert story.subscription.reason == "processing_error"
+
+
+def test_a_retry_that_is_planned_anew_after_its_order_waits_for_another_one() -> None:
+    """A worker died with the retry in its hands, and nothing was tried."""
+    story = charging(clock_id="clk_one", as_of=START)
+    story.fail(retry_after=DAY)
+    story.pass_until(START + DAY)
+    story.fail(retry_after=DAY, failed_at=START + HOUR)
+    story.pass_until(START + 2 * DAY)
+    assert story.messages().count("retry_charge") == 2
+
+
+def test_an_end_counts_however_early_whoever_tells_it_believes_it_is() -> None:
+    story = charging()
+    story.fail(retry_after=HOUR, failed_at=START + HOUR)
+    story.fail(failed_at=START)
+    assert job(story).status is JobStatus.FAILED
+    assert story.subscription.charging is None
 
 
 def test_what_is_held_waits_for_a_person_and_is_told_once() -> None:

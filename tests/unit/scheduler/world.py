@@ -212,8 +212,10 @@ class Story:
         attempts: int = 1,
         retry_after: timedelta | None = None,
         may_still_be_paid: bool = False,
+        waits_for_order: bool | None = None,
+        failed_at: datetime | None = None,
     ) -> None:
-        """Hear that a try of a charge failed."""
+        """Hear that a try of a charge failed, by default at this moment."""
         payment_id = payment_id or self.charging()
         message = ChargeFailed(
             payment_id=payment_id,
@@ -223,9 +225,11 @@ class Story:
             code="51",
             customer_advice="add_funds",
             retry_after_seconds=None if retry_after is None else retry_after.total_seconds(),
-            waits_for_order=retry_after is not None and self.subscription.clock_id is not None,
+            waits_for_order=retry_after is not None and self.subscription.clock_id is not None
+            if waits_for_order is None
+            else waits_for_order,
             may_still_be_paid=may_still_be_paid,
-            failed_at=self.now,
+            failed_at=failed_at or self.now,
         )
         self.take(
             outcomes.failed(
