@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from services.scheduler.handlers import analytics, jobs
+from services.scheduler.handlers import analytics, jobs, scan
 from services.scheduler.routes.analytics import analytics_routes
 from services.scheduler.routes.jobs import job_routes
 from services.scheduler.routes.plans import plan_routes
+from services.scheduler.routes.set_aside import set_aside_routes
 from services.scheduler.routes.subscription_commands import command_routes
 from services.scheduler.routes.subscriptions import subscription_routes
 from services.scheduler.routes.test_clocks import clock_routes
@@ -44,6 +45,7 @@ async def http_part(settings: SchedulerSettings) -> AsyncIterator[Part]:
             await core.measure()
             await analytics.measure(runtime)
             await jobs.measure(runtime)
+            await scan.measure(runtime)
 
         yield Part(
             name="scheduler-http",
@@ -66,4 +68,5 @@ def routes_of(runtime: Runtime, keys: IdempotencyKeys) -> list[Route]:
         *action_routes(core.database, "/api/subscriptions/operator-actions"),
         *subscription_routes(runtime, keys),
         *command_routes(runtime, keys),
+        *set_aside_routes(runtime, keys),
     ]

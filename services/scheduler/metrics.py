@@ -34,6 +34,19 @@ SET_ASIDE_BY_SCANS: Final = Counter(
     "Subscriptions that a scan could not do what was due for, and set aside.",
 )
 
+DUE: Final = Gauge(
+    "scheduler_due_subscriptions",
+    "Subscriptions in real time that are due, counted up to 10,000 of each priority.",
+)
+DUE_AGE_SECONDS: Final = Gauge(
+    "scheduler_due_age_seconds",
+    "Time since the longest due subscription was due; 0 when none is.",
+)
+SET_ASIDE: Final = Gauge(
+    "scheduler_set_aside_subscriptions",
+    "Subscriptions that are set aside: nothing happens to them until a person clears that.",
+)
+
 # Of real subscriptions, as the database counts them: the same from every process that measures.
 SUBSCRIPTIONS: Final = Gauge(
     "scheduler_subscriptions",

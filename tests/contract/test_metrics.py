@@ -16,8 +16,8 @@ ROW = re.compile(r"\| `(?P<name>\w+)` \| (?P<type>\w+) \|(?P<labels>[^|]*)\|")
 
 UNITS = (
     *("_seconds", "_total", "_bytes", "_messages", "_state", "_share"),
-    *("dead_letters", "messages_in_hand", "scheduler_subscriptions", "scheduler_jobs"),
-    "charges_unresolved",
+    *("dead_letters", "messages_in_hand", "scheduler_jobs"),
+    *("charges_unresolved", "_subscriptions"),
     *("_events", "_minor_units"),
 )
 

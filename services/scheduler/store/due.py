@@ -17,7 +17,7 @@ LONG_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 # What was just billed leaves dead entries at the front of the index; `$2` keeps the batches of one
 # scan from walking over those of the batches before. What another scan holds is its business.
-_CLAIM: Final = f"""
+CLAIM: Final = f"""
     SELECT {COLUMNS}
       FROM subscription
      WHERE priority = $1
@@ -35,7 +35,7 @@ async def claim_due(
     connection: Connection, priority: Priority, since: datetime, until: datetime, most: int
 ) -> list[Subscription]:
     """Lock subscriptions that are due from `since` to `until` and that nobody holds."""
-    records = await connection.fetch(_CLAIM, priority, since, until, most)
+    records = await connection.fetch(CLAIM, priority, since, until, most)
     return [subscription_in(record) for record in records]
 
 
@@ -101,21 +101,66 @@ async def find_next_due(connection: Connection) -> datetime | None:
 
 # One that is held is being billed at this moment: so it was no problem after all.
 _SET_ASIDE: Final = """
-    UPDATE subscription
-       SET problem = $2, updated_at = clock_timestamp()
-     WHERE id = (SELECT id
-                   FROM subscription
-                  WHERE id = $1
-                    AND due_at <= $3
-                    AND problem IS NULL
-                    FOR NO KEY UPDATE SKIP LOCKED)
- RETURNING id
+    WITH aside AS (
+        UPDATE subscription
+           SET problem = $2, updated_at = clock_timestamp()
+         WHERE id = (SELECT id
+                       FROM subscription
+                      WHERE id = $1
+                        AND due_at <= $3
+                        AND problem IS NULL
+                        FOR NO KEY UPDATE SKIP LOCKED)
+     RETURNING id, state, reason, period_start, charging)
+    INSERT INTO subscription_history (subscription_id, at, event, state, reason, period_start,
+                                      payment_id)
+    SELECT id, $3, 'set_aside', state, reason, period_start, charging
+      FROM aside
+ RETURNING subscription_id
 """
 
 
 async def set_aside(
     connection: Connection, subscription_id: str, problem: str, until: datetime
 ) -> bool:
-    """Keep a due subscription out of all scans; tell whether it is this call that does."""
+    """Keep a subscription that was due by `until` out of all scans; tell whether it is this call.
+
+    Written without reading it, for that may be what fails.
+    """
     found = await connection.fetchval(_SET_ASIDE, subscription_id, problem, until)
     return found is not None
+
+
+_CLEAR_PROBLEM: Final = """
+    UPDATE subscription
+       SET problem = NULL, updated_at = clock_timestamp()
+     WHERE id = $1
+       AND problem IS NOT NULL
+ RETURNING id
+"""
+
+
+async def clear_problem(connection: Connection, subscription_id: str) -> bool:
+    """Let scans have a subscription again; tell whether it was set aside."""
+    return await connection.fetchval(_CLEAR_PROBLEM, subscription_id) is not None
+
+
+_MEASURE: Final = """
+    SELECT (SELECT count(*)
+              FROM unnest($1::text[]) AS wanted (priority)
+             CROSS JOIN LATERAL (
+                       SELECT 1
+                         FROM subscription
+                        WHERE subscription.priority = wanted.priority
+                          AND due_at <= $2
+                          AND clock_id IS NULL
+                          AND problem IS NULL
+                        LIMIT $3) AS each) AS due,
+           (SELECT count(*) FROM subscription WHERE problem IS NOT NULL) AS aside
+"""
+
+
+async def measure(connection: Connection, now: datetime, most: int) -> tuple[int, int]:
+    """Return how many subscriptions are due, counted up to `most` of a priority, and set aside."""
+    record = await connection.fetchrow(_MEASURE, list(Priority), now, most)
+    assert record is not None, "counts always are"
+    return record["due"], record["aside"]
