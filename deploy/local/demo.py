@@ -1,4 +1,4 @@
-"""`sluice demo`: payments of every fate through a Sluice of its own, and what became of them."""
+"""`sluice demo`: payments and subscriptions through a Sluice of its own, and what became of each."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.text import Text
 from deploy.local import audit, explain
 from deploy.local.arguments import port_number
 from deploy.local.demo_fates import FATES, Order, count_min, plan_orders
+from deploy.local.demo_subscriptions import Subscribed, Subscribers, count_all, table_of
 from deploy.local.demo_traffic import DemoError, Made, Shop, open_client
 from deploy.local.invariants.findings import Result
 from deploy.local.load_plan import GATEWAYS
@@ -57,6 +58,7 @@ class Performance:
     """What was seen of one demonstration."""
 
     all_made: Sequence[Made]
+    subscribed: Sequence[Subscribed]
     #: Seconds from notice to enrollment: (up to, how many), the last one for all.
     buckets: Sequence[tuple[float, float]]
     results: Sequence[Result]
@@ -64,8 +66,14 @@ class Performance:
 
     @property
     def is_well(self) -> bool:
-        """Whether every payment is at its end and every invariant holds."""
-        return all(made.is_at_its_end for made in self.all_made) and audit.is_clean(self.results)
+        """Whether everything is at its end and every invariant holds."""
+        return self.wrong_count == 0 and audit.is_clean(self.results)
+
+    @property
+    def wrong_count(self) -> int:
+        """How many payments and subscriptions are not where they belong."""
+        wrong = sum(not made.is_at_its_end for made in self.all_made)
+        return wrong + sum(not each.is_at_its_end for each in self.subscribed)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,30 +126,41 @@ def run(arguments: argparse.Namespace) -> int:
             _render(target, seen)
         seconds = time.monotonic() - started
         if seen.is_well:
-            ending = Text(f"\nEvery payment is where it belongs, after {seconds:.1f} s in all.")
+            ending = Text(
+                "\nEvery payment and subscription is where it belongs, "
+                f"after {seconds:.1f} s in all."
+            )
             target.print(ending)
             return ALL_WELL
-        wrong = sum(not made.is_at_its_end for made in seen.all_made)
-        print(f"sluice: {wrong} payments are not where they belong", file=sys.stderr)
+        wrong = f"{seen.wrong_count} payments and subscriptions are not where they belong"
+        print(f"sluice: {wrong}", file=sys.stderr)
         return WRONG_END
 
 
 async def _perform(target: Console, stack: LocalStack, orders: Sequence[Order]) -> Performance:
     async with open_client(stack.url, stack.api_key) as client:
-        shop = Shop(client, f"{int(time.time()):x}", NamesAtSimulator(stack.environment).of)
+        run = f"{int(time.time()):x}"
+        shop = Shop(client, run, NamesAtSimulator(stack.environment).of)
         with _progress(target) as progress:
             sending = progress.add_task("payments made", total=len(orders))
             ending = progress.add_task("at their end", total=len(orders))
+            living = progress.add_task("subscriptions", total=count_all())
             all_made = await shop.make_all(orders, lambda: progress.advance(sending))
-            await shop.follow(
-                all_made,
-                lambda reached: progress.update(ending, completed=reached),
-                timeout_seconds=FOLLOW_SECONDS,
+            _, subscribed = await asyncio.gather(
+                shop.follow(
+                    all_made,
+                    lambda reached: progress.update(ending, completed=reached),
+                    timeout_seconds=FOLLOW_SECONDS,
+                ),
+                Subscribers(client, run).live(
+                    lambda reached: progress.update(living, completed=reached)
+                ),
             )
         buckets = whole_way_buckets(await shop.metrics())
     told = next(made for made in all_made if made.order.fate == _TOLD_FATE)
     return Performance(
         all_made,
+        subscribed,
         buckets,
         await audit.audit(stack.environment),
         await explain.explain(stack.environment, told.payment_id),
@@ -189,6 +208,7 @@ def quantile(buckets: Sequence[tuple[float, float]], share: float) -> float | No
 
 def _render(target: Console, seen: Performance) -> None:
     target.print(_table(seen.all_made))
+    target.print(table_of(seen.subscribed))
     p50, p99 = (quantile(seen.buckets, share) for share in (0.5, 0.99))
     if p50 is not None and p99 is not None:
         target.print(

@@ -112,7 +112,7 @@ def test_buckets_are_read_from_the_metrics() -> None:
     assert demo.whole_way_buckets(metrics) == [(0.5, 3.0), (float("inf"), 4.0)]
 
 
-def test_every_payment_of_a_small_run_ends_where_it_belongs(tmp_path: Path) -> None:
+def test_everything_of_a_small_run_ends_where_it_belongs(tmp_path: Path) -> None:
     count = count_min()
 
     done = subprocess.run(
@@ -126,6 +126,7 @@ def test_every_payment_of_a_small_run_ends_where_it_belongs(tmp_path: Path) -> N
 
     assert done.returncode == demo.ALL_WELL, done.stdout + done.stderr
     assert "The audit is clean." in done.stdout
+    assert "no money: retried, dunned, cancelled" in done.stdout
     assert "processing → succeeded" in done.stdout
     assert list(tmp_path.glob("sluice-demo-*")) == []
 
