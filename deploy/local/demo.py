@@ -1,4 +1,4 @@
-"""`sluice demo`: payments and subscriptions through a Sluice of its own, and what became of each."""
+"""`sluice demo`: payments and subscriptions through a Sluice of its own, and how they end."""
 
 from __future__ import annotations
 
