@@ -59,7 +59,9 @@ _INSERT_SUBSCRIPTIONS: Final = """
            due_at, $7, $7, 2
       FROM (SELECT n, due_at, due_at - $6::text::interval AS began_at
               FROM generate_series($8::integer, $8::integer + $9::integer - 1) AS n
-             CROSS JOIN LATERAL (SELECT $4::timestamptz + n * $5::interval AS due_at) AS due) AS new
+             CROSS JOIN LATERAL (
+                       SELECT $4::timestamptz + n * $5::interval + n % $10::integer * $11::interval
+                           AS due_at) AS due) AS new
 """
 
 
@@ -71,11 +73,16 @@ async def insert_plan(connection: AnyConnection, plan_id: str = PLAN_ID, **chang
 
 @dataclass(frozen=True, slots=True)
 class Many:
-    """How subscriptions differ: the n-th is due `apart` after the one before it."""
+    """When subscriptions are due: the n-th is due `apart` after the one before it.
+
+    Of `groups`, dealt out in turn, each is due `group_apart` after the one before it.
+    """
 
     first_due_at: datetime
     made_at: datetime
     apart: timedelta = timedelta()
+    groups: int = 1
+    group_apart: timedelta = timedelta()
     #: The interval of their plan, in PostgreSQL's words.
     period: str = "1 month"
     priority: str = "medium"
@@ -97,5 +104,7 @@ async def insert_subscriptions(
         many.made_at,
         first,
         count,
+        many.groups,
+        many.group_apart,
         timeout=600,
     )
