@@ -56,6 +56,10 @@ SUBCOMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         "look-up": Entry("operations.payments:LOOK_UP", "ask a payment's gateway at once"),
         "hold": Entry("operations.payments:HOLD", "put a payment on hold"),
         "release": Entry("operations.payments:RELEASE", "release a payment that is on hold"),
+        "subscriptions": Entry(
+            "operations.subscriptions:SUBSCRIPTIONS", "show subscriptions, and steer one by hand"
+        ),
+        "clocks": Entry("operations.subscriptions:CLOCKS", "show test clocks, and move one"),
         "dead-letters": Entry(
             "operations.dead_letters:DEAD_LETTERS", "show, repeat, put off, discard dead letters"
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
 from deploy.local import audit, explain_subscription
+from deploy.local.command import main
 from deploy.local.environment import SIMULATOR_ACCOUNTS
 from deploy.local.simulator_names import NamesAtSimulator
 from deploy.local.stack import LocalStack, free_ports
@@ -262,3 +265,43 @@ async def test_what_is_cancelled_with_its_charge_in_flight_is_over_whatever_beco
     await shop.advance("2026-06-01T00:00:00Z")
     assert len(await shop.cycles(subscription)) == 1
     await shop.audited()
+
+
+async def test_an_operator_steers_a_subscription_and_its_clock_by_command(
+    shop: Shop,
+    stack: LocalStack,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SLUICE_URL", stack.url)
+    monkeypatch.setenv("SLUICE_API_KEY", stack.api_key)
+
+    async def sluice(*words: str, code: int = 0) -> str:
+        assert await asyncio.to_thread(main, list(words)) == code
+        printed = capsys.readouterr()
+        return printed.out + printed.err
+
+    subscription = await shop.subscribe("stripe", card("pm_card_visa"), 990, "EUR")
+    await shop.until_state(subscription, "active")
+    await shop.until_ready()
+
+    assert subscription in await sluice("subscriptions", "--customer", shop.customer)
+    assert "there are no such" in await sluice("subscriptions", "--attention", "set_aside")
+    assert "(409 not_now)" in await sluice("subscriptions", "trigger-payment", subscription, code=1)
+    await sluice("subscriptions", "pause", subscription)
+    await sluice("clocks", "advance", shop.clock, "--to", "2026-04-15T00:00:00Z")
+    await shop.until_ready()
+    assert f"{shop.clock} is ready" in await sluice("clocks", "show", shop.clock)
+    assert [state for _, state in await shop.cycles(subscription)] == ["paid"]
+    await sluice("subscriptions", "resume", subscription)
+    await shop.until_ready()
+    assert [state for _, state in await shop.cycles(subscription)] == ["paid", "skipped", "paid"]
+    assert "completed" in await sluice("subscriptions", "show", subscription)
+    cancelled = await sluice("subscriptions", "cancel", subscription, "--at-period-end", "--json")
+    assert orjson.loads(cancelled)["cancelAtPeriodEnd"] is True
+    await sluice("clocks", "advance", shop.clock, "--to", "2026-06-01T00:00:00Z")
+    await shop.until_ready()
+    data = ("--data-dir", str(stack.data_directory))
+    story = await sluice("explain", subscription, *data)
+    assert "nothing: that is for good, because somebody had it end with its period" in story
+    assert "The audit is clean." in await sluice("audit", *data)
