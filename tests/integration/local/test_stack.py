@@ -41,7 +41,8 @@ BARE = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in
 
 SPLIT_PROCESSES = [
     *("webhook-http", "webhook-worker", "payments-http", "payments-worker"),
-    *("enrollment-http", "enrollment-worker", "simulator-http", "front-door"),
+    *("enrollment-http", "enrollment-worker", "scheduler-http", "scheduler-worker"),
+    *("simulator-http", "front-door"),
 ]
 
 
@@ -220,8 +221,8 @@ def test_up_starts_again_whatever_is_killed(tmp_path: Path) -> None:
             words: running.child(*words)
             for words in [("worker", "payments"), ("serve", "webhook"), ("front-door",)]
         }
-        servers = [running.child("-p", str(running.port + 8))]
-        servers += [running.child(f"127.0.0.1:{running.port + 9}")]
+        servers = [running.child("-p", str(running.port + PORT_COUNT - 2))]
+        servers += [running.child(f"127.0.0.1:{running.port + PORT_COUNT - 1}")]
 
         for pid in [*before.values(), *servers]:
             assert pid is not None, before
