@@ -45,6 +45,8 @@ _EVENTS: Final[Mapping[str, str]] = MappingProxyType(
         "auto_pay_on": "somebody let periods be charged by themselves",
         "auto_pay_off": "somebody had periods charged only when told to",
         "attached_to_test_clock": "it was put on a test clock",
+        "set_aside": "what was due could not be done, so it was set aside",
+        "problem_cleared": "an operator had what was due tried again",
     }
 )
 
