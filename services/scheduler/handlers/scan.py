@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import ClassVar, Final
+from typing import Final
 
 import asyncpg
 import structlog
@@ -19,13 +19,18 @@ import structlog
 from services.scheduler import metrics
 from services.scheduler.domain.model import Subscription
 from services.scheduler.handlers.billing import do_what_is_due
+from services.scheduler.handlers.setting_aside import (
+    Asides,
+    ScanGivesUpError,
+    raise_unless_its_fault,
+)
 from services.scheduler.runtime import Runtime
 from services.scheduler.store import due as due_store
 from services.scheduler.store import pace
 from shared.contracts.priorities import Priority
 from shared.contracts.scheduler import ChargeSubscription
 from shared.database import Connection
-from shared.errors import ConflictError, DatabaseUnavailableError, SluiceError, TransientError
+from shared.errors import SluiceError
 from shared.metrics import bound
 
 log = structlog.get_logger()
@@ -50,26 +55,6 @@ PACE_SECONDS: Final = 0.1
 
 #: How far due subscriptions of a priority are counted for the metric.
 COUNTED_MAX: Final = 10_000
-
-#: Subscriptions that one scan may set aside. When more fail it is most likely not their fault, but
-#: that of what was installed last, and waiting for it to be mended does less harm.
-SET_ASIDE_MAX: Final = 100
-
-#: Characters of the reason that are kept.
-PROBLEM_MAX: Final = 500
-
-#: Errors of PostgreSQL about what is written. All others are about the server, or the schema.
-_ABOUT_THE_ROW: Final = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.PLPGSQLError,
-)
-
-
-class ScanGivesUpError(TransientError):
-    """So many subscriptions fail that no more are set aside."""
-
-    code: ClassVar[str] = "scan_gives_up"
 
 
 async def scan_for_ever(runtime: Runtime) -> None:
@@ -143,7 +128,7 @@ class _Scan:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._since = dict.fromkeys(Priority, due_store.LONG_AGO)
-        self._set_aside = 0
+        self._asides = Asides(runtime)
         self._per_second = runtime.settings.scheduler_orders_per_second
 
     async def begin(self) -> None:
@@ -165,7 +150,7 @@ class _Scan:
         try:
             taken, orders = await self._take(partial(self._claim, now, most), now)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one stops no other
-            _raise_unless_its_fault(error)
+            raise_unless_its_fault(error)
             log.warning("batch_taken_apart", error=f"{type(error).__name__}: {error}")
             return await self._take_apart(await self._due_ids(now, most), now)
         await self._give_back(most - orders)
@@ -226,33 +211,13 @@ class _Scan:
         try:
             taken, _ = await self._take(partial(due_store.claim_these, ids, now), now)
         except Exception as error:  # noqa: BLE001 - as above
-            _raise_unless_its_fault(error)
+            raise_unless_its_fault(error)
             if len(ids) == 1:
-                return await self._put_aside(ids[0], error, now)
+                return await self._asides.put(ids[0], error, now)
         else:
             return len(taken)
         half = len(ids) // 2
         return await self._take_apart(ids[:half], now) + await self._take_apart(ids[half:], now)
-
-    async def _put_aside(self, subscription_id: str, error: Exception, now: datetime) -> int:
-        if self._set_aside >= SET_ASIDE_MAX:
-            raise ScanGivesUpError(f"{self._set_aside} subscriptions were set aside in one scan")
-        problem = f"{type(error).__name__}: {error}"[:PROBLEM_MAX]
-        async with self._runtime.core.database.transaction() as connection:
-            if not await due_store.set_aside(connection, subscription_id, problem, now):
-                return 0
-        self._set_aside += 1
-        metrics.SET_ASIDE_BY_SCANS.inc()
-        log.error("subscription_set_aside", subscription=subscription_id, exc_info=error)
-        return 1
-
-
-def _raise_unless_its_fault(error: Exception) -> None:
-    """Raise what is not about a subscription: to set one aside for it would help nobody."""
-    is_transient = isinstance(error, (DatabaseUnavailableError, ConflictError, ScanGivesUpError))
-    is_about_server = isinstance(error, asyncpg.PostgresError)
-    if is_transient or (is_about_server and not isinstance(error, _ABOUT_THE_ROW)):
-        raise error
 
 
 def _count(due: Sequence[Subscription], now: datetime) -> None:

@@ -242,6 +242,25 @@ async def claim_due(
     ]
 
 
+_DUE_IDS: Final = """
+    SELECT id
+      FROM subscription
+     WHERE clock_id = $1
+       AND due_at <= $2
+       AND (charging IS NULL OR retry_at IS NOT NULL)
+       AND problem IS NULL
+     ORDER BY due_at
+     LIMIT $3
+"""
+
+
+async def list_due_ids(
+    connection: Connection, clock_id: str, until: datetime, most: int
+) -> list[str]:
+    """Return which subscriptions `claim_due` would lock, or another scan holds."""
+    return [record["id"] for record in await connection.fetch(_DUE_IDS, clock_id, until, most)]
+
+
 _CLAIM_THIS: Final = f"""
     SELECT {COLUMNS}
       FROM subscription

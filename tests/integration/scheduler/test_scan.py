@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
-from services.scheduler.handlers import billing, scan
+from services.scheduler.handlers import billing, scan, setting_aside
 from services.scheduler.runtime import Runtime
 from services.scheduler.store import due as due_store
 from shared.contracts.priorities import Priority
@@ -256,11 +256,11 @@ async def test_what_is_set_aside_is_billed_when_an_operator_clears_it(service: S
 async def test_when_nearly_all_fail_it_is_not_their_fault(
     service: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "SET_ASIDE_MAX", 10)
+    monkeypatch.setattr(setting_aside, "SET_ASIDE_MAX", 10)
     await fill(service, 60)
     await service.rows("UPDATE subscription SET zone = 'Nowhere/Here'")
 
-    with pytest.raises(scan.ScanGivesUpError):
+    with pytest.raises(setting_aside.ScanGivesUpError):
         await scan.scan(service.runtime)
 
     assert await service.sql("SELECT count(*) FROM subscription WHERE problem IS NOT NULL") == 10
