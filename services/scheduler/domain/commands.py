@@ -25,7 +25,8 @@ from services.scheduler.domain.steps import (
     present_cycle,
     why_not_charged,
 )
-from shared.contracts.scheduler import SubscriptionChanged
+from shared.contracts.base import Message
+from shared.contracts.scheduler import CancelCharge, SubscriptionChanged
 from shared.errors import ConflictError
 
 
@@ -165,6 +166,21 @@ def set_payment_method(s: Subscription, plan: Plan, payment_method_id: str, now:
     if s.state is SubscriptionState.PAST_DUE:
         after = after._replace(reason="payment_method_changed")
     return moved(s, after, plan, now, "payment_method_changed")
+
+
+def lose_payment_method(s: Subscription, plan: Plan, now: datetime) -> Move | None:
+    """Take note that its means of payment is erased; None when nothing is asked for any more.
+
+    A charge on its way is cancelled: nobody may be charged by what they took back.
+    """
+    if s.state in OVER:
+        return None
+    messages: tuple[Message, ...] = ()
+    if s.charging is not None:
+        reason = "payment_method_removed"
+        messages = (CancelCharge(payment_id=s.charging, subscription_id=s.id, reason=reason),)
+    after = s._replace(payment_method_id=None)
+    return moved(s, after, plan, now, "payment_method_removed", messages=messages)
 
 
 def trigger(s: Subscription, situation: Situation) -> Move:

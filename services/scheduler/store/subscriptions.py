@@ -32,6 +32,25 @@ async def lock_subscriptions(
     return {record["id"]: subscription_in(record) for record in records}
 
 
+_LOCK_CHARGED: Final = f"""
+    SELECT {COLUMNS}
+      FROM subscription
+     WHERE customer_id = ANY($1::text[])
+       AND payment_method_id = ANY($2::text[])
+       AND state NOT IN ('cancelled', 'ended')
+     ORDER BY id
+       FOR NO KEY UPDATE
+"""  # noqa: S608 - made of the field names of a class
+
+
+async def lock_charged_by(
+    connection: Connection, customer_ids: Collection[str], method_ids: Collection[str]
+) -> list[Subscription]:
+    """Read what is charged by some means of payment of some customers, and keep it as it is."""
+    records = await connection.fetch(_LOCK_CHARGED, sorted(customer_ids), sorted(method_ids))
+    return [subscription_in(record) for record in records]
+
+
 _PLANS: Final = """
     SELECT id, product_id, product_name, amount, currency, interval_unit, interval_every,
            trial_unit, trial_every, gateway, grace, dunning_days, dunning_end, catch_up,

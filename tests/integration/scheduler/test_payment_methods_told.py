@@ -8,6 +8,7 @@ import pytest
 
 from services.scheduler.store.payment_methods import PaymentMethod, find_methods
 from shared.contracts.payments import PaymentMethodRemoved, PaymentMethodStored
+from shared.contracts.scheduler import CancelCharge, ChargeSubscription
 from tests.integration.scheduler.world import Scheduler
 from tests.support.clocks import START
 
@@ -54,3 +55,26 @@ async def test_what_is_removed_stays_removed(
     row = (await service.rows("SELECT * FROM payment_method"))[0]
     assert (row["gateway"], row["stored_at"]) == ("stripe", START)
     assert row["removed_at"] == REMOVED.removed_at
+
+
+async def test_whoever_takes_their_means_of_payment_back_is_not_charged_any_more(
+    service: Scheduler,
+) -> None:
+    plan = await service.plan()
+    subscription = await service.subscribe(plan)
+    await service.bill_due()
+    (order,) = [each for each in await service.orders() if isinstance(each, ChargeSubscription)]
+    removed = REMOVED.model_copy(
+        update={
+            "payment_method_id": order.payment_method_id,
+            "customer_id": order.customer_id,
+        }
+    )
+
+    await service.hear(removed)
+    await service.hear(removed)
+
+    cancels = [each for each in await service.orders() if isinstance(each, CancelCharge)]
+    assert [each.payment_id for each in cancels] == [order.payment_id]
+    rows = await service.rows("SELECT * FROM subscription")
+    assert [row["payment_method_id"] for row in rows] == [None], subscription

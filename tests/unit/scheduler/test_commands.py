@@ -208,6 +208,20 @@ def test_another_means_of_payment_is_charged_by_dunning_again() -> None:
     assert story.subscription.charging is not None
 
 
+def test_without_its_means_of_payment_nothing_is_charged_any_more() -> None:
+    story = paid(Story())
+    story.pass_until(FEBRUARY)
+    story.fail(retry_after=timedelta(days=1))
+    move = commands.lose_payment_method(story.subscription, story.plan, story.now)
+    story.take(move)
+    assert story.messages()[-1] == "cancel_charge"
+    story.fail(kind="cancelled")
+    story.pass_until(MARCH)
+    assert len(story.jobs) == 2
+    assert story.state() is SubscriptionState.CANCELLED
+    assert commands.lose_payment_method(story.subscription, story.plan, story.now) is None
+
+
 def test_another_plan_comes_with_the_next_period_and_can_be_taken_back() -> None:
     story = paid(Story(a_plan(), a_plan(id="pln_other")))
     other = story.plans["pln_other"]
