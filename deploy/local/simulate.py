@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -128,7 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=TIMEOUT_SECONDS_DEFAULT,
         metavar="SECONDS",
         help=f"how long to wait for the clocks ({TIMEOUT_SECONDS_DEFAULT:g})",
@@ -313,3 +314,13 @@ def _count(text: str) -> int:
     if not 1 <= number <= SUBSCRIPTIONS_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} is not from 1 to {SUBSCRIPTIONS_MAX}")
     return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return seconds

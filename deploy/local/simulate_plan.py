@@ -88,7 +88,18 @@ class Span(NamedTuple):
     unit: str
 
     def after(self, start: datetime) -> datetime:
-        """Return the end of it; a month too short for the day ends on its last one."""
+        """Return the end of it; a month too short for the day ends on its last one.
+
+        Raises:
+            SimulationError: that is beyond all calendars.
+        """
+        try:
+            return self._after(start)
+        except (OverflowError, ValueError) as error:
+            problem = f"{self.number}{self.unit} from {start:%Y-%m-%d} on is too long"
+            raise SimulationError(problem) from error
+
+    def _after(self, start: datetime) -> datetime:
         if self.unit in "dw":
             return start + timedelta(days=self.number * (7 if self.unit == "w" else 1))
         months = start.year * 12 + start.month - 1 + self.number * (12 if self.unit == "y" else 1)

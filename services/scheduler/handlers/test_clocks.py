@@ -126,7 +126,7 @@ async def attach_customer(
         known = await store.attach_customer(connection, customer_id, clock_id)
         if known != clock_id:
             raise NotNowError("is_on_another_clock", f"the customer is on clock {known}")
-        found = await store.lock_subscriptions_of(connection, customer_id, BATCH_SIZE + 1)
+        found = await store.lock_subscriptions_of(connection, customer_id, clock_id, BATCH_SIZE + 1)
         if len(found) > BATCH_SIZE:
             problem = f"the customer has over {BATCH_SIZE} subscriptions: attach them one by one"
             raise NotNowError("too_many_subscriptions", problem)

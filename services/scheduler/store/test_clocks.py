@@ -127,21 +127,23 @@ async def forget_customers(connection: Connection, clock_id: str) -> None:
     await connection.execute(_FORGET_CUSTOMERS, clock_id)
 
 
+# Whoever holds a subscription of a clock may be waiting for the clock's row, which the caller has.
 _LOCK_OF_CUSTOMER: Final = f"""
     SELECT {COLUMNS}
       FROM subscription
      WHERE customer_id = $1
+       AND clock_id IS DISTINCT FROM $2
      ORDER BY id
-     LIMIT $2
+     LIMIT $3
        FOR NO KEY UPDATE
 """  # noqa: S608 - made of the field names of a class
 
 
 async def lock_subscriptions_of(
-    connection: Connection, customer_id: str, limit: int
+    connection: Connection, customer_id: str, clock_id: str, limit: int
 ) -> list[Subscription]:
-    """Lock the subscriptions of a customer, the oldest first."""
-    records = await connection.fetch(_LOCK_OF_CUSTOMER, customer_id, limit)
+    """Lock the subscriptions of a customer that are not on a clock, the oldest first."""
+    records = await connection.fetch(_LOCK_OF_CUSTOMER, customer_id, clock_id, limit)
     return [subscription_in(record) for record in records]
 
 

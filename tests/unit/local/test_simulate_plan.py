@@ -42,6 +42,11 @@ def test_what_is_no_span_is_refused(text: str) -> None:
         read_span(text)
 
 
+def test_a_span_does_not_leave_the_calendar() -> None:
+    with pytest.raises(SimulationError, match="too long"):
+        read_span("1000y").after(START.replace(year=9_500))
+
+
 def test_an_interval_may_have_a_number() -> None:
     assert read_interval("month") == {"unit": "month", "count": 1}
     assert read_interval("2week") == {"unit": "week", "count": 2}
