@@ -179,7 +179,7 @@ async def _run(
             # Entered last, left first: no request arrives while the parts close.
             stack.push_async_callback(listener.close, HTTP_SHUTDOWN_SECONDS)
             await listener.start(host, port)
-            _tune_interpreter()
+            tune_interpreter()
             tasks = [asyncio.create_task(task()) for part in parts for task in part.tasks]
             log.info("process_ready", host=host, port=port, parts=[part.name for part in parts])
             if on_ready is not None:
@@ -197,7 +197,7 @@ async def _run(
     return 1 if failed else 0
 
 
-def _tune_interpreter() -> None:
+def tune_interpreter() -> None:
     """Make collections rare, and let Dramatiq's threads and the event loop alternate quickly.
 
     A request makes hundreds of objects and no cycles; by default a collection would come every few

@@ -16,7 +16,7 @@ TAKEN: Final = Counter(
 )
 LATENESS_SECONDS: Final = Histogram(
     "scheduler_lateness_seconds",
-    "Time from a subscription's due time to the decision of a scan.",
+    "Time from a due time to a scan's decision, of the longest due subscription of each batch.",
     ["priority"],
     buckets=LATENESS_BUCKETS,
 )

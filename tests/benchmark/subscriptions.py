@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,14 +26,11 @@ from redis.asyncio import Redis
 from deploy.local.migrate import migrate_service
 from deploy.local.services import load_service
 from services.scheduler.handlers import scan
-from services.scheduler.runtime import Runtime
-from services.scheduler.settings import SchedulerSettings
 from services.scheduler.store.due import CLAIM, LONG_AGO
 from shared.contracts.subscriptions import CHARGES_QUEUE
 from shared.identifiers import first_id_at
 from shared.messaging.envelope import items_in
 from shared.messaging.publisher import namespace
-from shared.process import open_core
 from tests.benchmark.errors import BenchmarkError, VerificationError
 from tests.benchmark.machine import description, wait_until_quiet
 from tests.benchmark.servers import Servers
@@ -141,8 +138,9 @@ class Result:
 class Benchmark:
     """One size of table, measured again and again."""
 
-    def __init__(self, servers: Servers, subscriptions: int, due: int) -> None:
+    def __init__(self, servers: Servers, subscriptions: int, due: int, schedulers: int = 1) -> None:
         self._servers = servers
+        self._schedulers = schedulers
         self._subscriptions = subscriptions
         self._due = due
         self._now = datetime.now(UTC).replace(microsecond=0)
@@ -194,17 +192,21 @@ class Benchmark:
     async def _scan(self) -> tuple[float, int, int, int]:
         await self._copy()
         url = self._servers.postgres_url(COPY)
-        settings = SchedulerSettings(database_url=url, redis_url=self._servers.redis_url)
-        async with open_core(settings, "scheduler", url) as core:
-            before = _resident_bytes()
-            most = [before]
-            watching = asyncio.create_task(_watch_memory(most))
+        async with AsyncExitStack() as stack:
+            scans = [
+                await stack.enter_async_context(_scanning(url, self._servers.redis_url))
+                for _ in range(self._schedulers)
+            ]
+            for each in scans:
+                await each.line()
             started = time.perf_counter()
-            taken = await scan.scan(Runtime(core, settings))
+            for each in scans:
+                each.go()
+            said = [(await each.line()).split() for each in scans]
             seconds = time.perf_counter() - started
-            watching.cancel()
-            await self._verify(taken)
-        return self._due / seconds, before, max(most), _resident_bytes()
+        taken, before, most, after = zip(*(map(int, words) for words in said), strict=True)
+        await self._verify(sum(taken))
+        return self._due / seconds, max(before), max(most), max(after)
 
     async def _verify(self, taken: int) -> None:
         async with self._connected(COPY) as connection:
@@ -244,18 +246,39 @@ class Benchmark:
             await connection.close()
 
 
-async def _watch_memory(most: list[int]) -> None:
-    while True:
-        most.append(_resident_bytes())
-        await asyncio.sleep(0.1)
+@dataclass(frozen=True, slots=True)
+class _Scanning:
+    """A scheduler in a process of its own."""
+
+    process: asyncio.subprocess.Process
+
+    async def line(self) -> str:
+        """Return the next thing that it says."""
+        assert self.process.stdout is not None, "it was asked for"
+        said = await self.process.stdout.readline()
+        if not said:
+            raise BenchmarkError("a scheduler ended before it was done")
+        return said.decode()
+
+    def go(self) -> None:
+        """Have it scan."""
+        assert self.process.stdin is not None, "it was asked for"
+        self.process.stdin.write(b"go\n")
 
 
-def _resident_bytes() -> int:
-    """Return what this process holds in memory; Linux only, like the machine's other figures."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1_024
-    raise BenchmarkError("the kernel does not tell a process its memory")
+@asynccontextmanager
+async def _scanning(database_url: str, redis_url: str) -> AsyncIterator[_Scanning]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.benchmark.scanning_process", database_url, redis_url),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield _Scanning(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -282,14 +305,21 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--subscriptions", type=int, default=1_000_000)
     parser.add_argument("--due", type=int, default=50_000)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument(
+        "--schedulers", type=int, default=2, help="processes that scan at once (%(default)s)"
+    )
     options = parser.parse_args(arguments)
-    if options.due < 1 or options.subscriptions % options.due != 0 or options.repetitions < 1:
+    if (
+        options.due < 1
+        or options.subscriptions % options.due != 0
+        or min(options.repetitions, options.schedulers) < 1
+    ):
         parser.error("--subscriptions is a multiple of --due, and all are positive")
     return options
 
 
 async def _measure(servers: Servers, options: argparse.Namespace) -> list[Result]:
-    benchmark = Benchmark(servers, options.subscriptions, options.due)
+    benchmark = Benchmark(servers, options.subscriptions, options.due, options.schedulers)
     started = time.perf_counter()
     plan = await benchmark.prepare()
     seconds = time.perf_counter() - started

@@ -221,11 +221,12 @@ class _Scan:
 
 
 def _count(due: Sequence[Subscription], now: datetime) -> None:
-    late = {priority: bound(metrics.LATENESS_SECONDS, priority) for priority in Priority}
+    longest: dict[Priority, datetime] = {}
     taken = dict.fromkeys(Priority, 0)
     for each in due:
         assert each.due_at is not None, "it was claimed for being due"
         taken[each.priority] += 1
-        late[each.priority].observe((now - each.due_at).total_seconds())
-    for priority, number in taken.items():
-        bound(metrics.TAKEN, priority).inc(number)
+        longest[each.priority] = min(longest.get(each.priority, each.due_at), each.due_at)
+    for priority, due_at in longest.items():
+        bound(metrics.TAKEN, priority).inc(taken[priority])
+        bound(metrics.LATENESS_SECONDS, priority).observe((now - due_at).total_seconds())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Final
 
 import asyncpg
@@ -47,12 +48,18 @@ def plan_in(record: asyncpg.Record) -> Plan:
     )
 
 
+#: Takes the fields of a subscription from a row, whatever other columns that has.
+_subscription_fields: Final = itemgetter(*Subscription._fields)
+_STATE: Final = Subscription._fields.index("state")
+_PRIORITY: Final = Subscription._fields.index("priority")
+
+
 def subscription_in(record: asyncpg.Record) -> Subscription:
     """Return the subscription of a row that has its columns, whatever others it has."""
-    fields = {name: record[name] for name in Subscription._fields}
-    fields["state"] = _STATES[fields["state"]]
-    fields["priority"] = _PRIORITIES[fields["priority"]]
-    return Subscription(**fields)
+    fields = list(_subscription_fields(record))
+    fields[_STATE] = _STATES[fields[_STATE]]
+    fields[_PRIORITY] = _PRIORITIES[fields[_PRIORITY]]
+    return Subscription._make(fields)
 
 
 def cycle_in(record: asyncpg.Record) -> Cycle:
