@@ -145,8 +145,9 @@ async def attach_subscription(
         NotNowError: as with `attach_customer`.
     """
     async with runtime.core.database.transaction() as connection:
-        clock = await _lock_living(connection, clock_id)
+        # In this order, which is that of everybody who writes about a subscription on a clock.
         found = await lock_subscriptions(connection, [subscription_id])
+        clock = await _lock_living(connection, clock_id)
         if not found:
             problem = "there is no such subscription"
             raise InvalidInputError(problem, details={"subscriptionId": problem})
