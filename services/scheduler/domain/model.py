@@ -175,8 +175,8 @@ class JobStatus(StrEnum):
     DELAYED = "delayed"
 
 
-#: How far a charge has come, in per cent.
-VALIDATED, ACCEPTED, SENT, CONFIRMED, RECORDED = 10, 30, 50, 80, 100
+#: How far a charge has come, in per cent. What is confirmed (80) is recorded in the same commit.
+VALIDATED, ACCEPTED, SENT, RECORDED = 10, 30, 50, 100
 
 
 class Job(NamedTuple):

@@ -2,79 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
 from services.scheduler.domain.lifecycle import take_due
-from services.scheduler.domain.model import (
-    CatchUpPolicy,
-    Dunning,
-    DunningEnd,
-    Plan,
-    Situation,
-    Subscription,
-    SubscriptionState,
-)
-from services.scheduler.domain.periods import Interval, IntervalUnit
-from shared.contracts.priorities import Priority
+from services.scheduler.domain.model import Plan, Situation, Subscription
 from shared.contracts.scheduler import AccessGranted
 from shared.money import Money
+from tests.unit.scheduler.world import START, a_plan, a_subscription
 
-ANCHOR = datetime(2026, 1, 5, 12, tzinfo=UTC)
-SECOND = datetime(2026, 2, 5, 12, tzinfo=UTC)
+SECOND = datetime(2026, 2, 28, 9, tzinfo=UTC)
 
-BASIC = Plan(
-    id="pln_1",
-    product_id="basic",
-    product_name="Basic",
-    amount=Money(500, "USD"),
-    interval=Interval(IntervalUnit.MONTH, 1),
-    trial=None,
-    gateway="stripe",
-    grace=timedelta(days=3),
-    dunning=Dunning((1, 3), DunningEnd.CANCEL),
-    catch_up=CatchUpPolicy.CURRENT,
-    catch_up_max=1,
-)
+BASIC = a_plan(product_id="basic")
 FULL = BASIC._replace(id="pln_2", product_id="full", product_name="Full")
-DEARER = BASIC._replace(id="pln_3", amount=Money(900, "USD"))
+DEARER = BASIC._replace(id="pln_3", amount=Money(900, "EUR"))
 
-PAID = Subscription(
-    id="sub_1",
-    customer_id="cus_1",
-    plan_id="pln_1",
-    next_plan_id=None,
-    payment_method_id="pmt_1",
-    state=SubscriptionState.ACTIVE,
-    reason="paid",
-    priority=Priority.NORMAL,
-    auto_pay=True,
-    zone="UTC",
-    anchor=ANCHOR,
-    start_at=ANCHOR,
-    ends_after=None,
+PAID = a_subscription(
+    BASIC,
     periods_opened=1,
     period_number=0,
-    period_start=ANCHOR,
+    period_start=START,
     period_end=SECOND,
-    cancels_at_period_end=False,
-    is_unpaid=False,
     charges_made=1,
-    charging=None,
-    retry_at=None,
-    may_still_be_paid=False,
-    failed_at=None,
-    dunning_step=0,
-    grace_until=None,
     has_access=True,
     access_sequence=4,
-    asks_to_catch_up=False,
-    catches_up_until=None,
     due_at=SECOND,
-    clock_id=None,
-    as_of=None,
-    version=1,
 )
 
 
