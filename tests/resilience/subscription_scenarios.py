@@ -11,6 +11,7 @@ from typing import Final
 
 import asyncpg
 
+from shared.contracts.scheduler import AccessGranted
 from tests.resilience.scenarios import pushes_refused
 from tests.support.blocking import execute, run_blocking
 from tests.support.polling import eventually_blocking
@@ -26,8 +27,14 @@ SETTLED_SECONDS: Final = 10.0
 #: Wait before the first resend, where a scenario loses what is sent.
 RESEND_SECONDS: Final = 3
 
+#: Where it must be overtaken by what is said meanwhile.
+OVERTAKEN_SECONDS: Final = 7
+
 #: How much later the second copy of a message comes: up to this.
 COPY_SECONDS: Final = 1.5
+
+#: That of an access which was given: when it is taken away by then, and that was said twice.
+LATE_COPY_SECONDS: Final = 7
 
 #: The gateway has the order, and its answer is on the way.
 SLOW_SECONDS: Final = 2
@@ -39,7 +46,10 @@ _LOSE_FIRST_RECEIPT: Final = """
     BEGIN
         UPDATE {service}.outbox
            SET sends = 2,
-               send_again_at = clock_timestamp() + random() * interval '{seconds} seconds'
+               send_again_at = clock_timestamp() + CASE OLD.message_name
+                   WHEN '{granted}' THEN interval '{late_seconds} seconds'
+                   ELSE random() * interval '{seconds} seconds'
+               END
          WHERE id = OLD.id;
         RETURN NULL;
     END
@@ -60,7 +70,15 @@ _RESEND_SOON: Final = """
       SET DEFAULT clock_timestamp() + interval '{seconds} seconds'
 """
 
-_UNDER_WAY: Final = "SELECT count(*) FROM {service}.outbox"
+# In one statement, which sees one moment: what leaves one of these is in the next one by then.
+_UNDER_WAY: Final = """
+    SELECT (SELECT count(*) FROM scheduler.outbox)
+         + (SELECT count(*) FROM payments.outbox)
+         + (SELECT count(*)
+              FROM payments.payment
+             WHERE subscription_id IS NOT NULL
+               AND next_check_at IS NOT NULL)
+"""
 
 _HISTORY: Final = """
     SELECT count(*)
@@ -86,10 +104,10 @@ class SubscriptionWorld:
         self.subscribers.keep_promises(months, time.monotonic() + SETTLED_SECONDS)
 
 
-def resend_soon(database_url: str) -> None:
+def resend_soon(database_url: str, seconds: int = RESEND_SECONDS) -> None:
     """Shorten the wait before the first resend, so that a scenario takes seconds."""
     for service in SENDERS:
-        execute(database_url, _RESEND_SOON.format(service=service, seconds=RESEND_SECONDS))
+        execute(database_url, _RESEND_SOON.format(service=service, seconds=seconds))
 
 
 @contextmanager
@@ -102,16 +120,11 @@ def every_message_twice(database_url: str) -> Iterator[None]:
         execute(database_url, _FIND_RECEIPTS_AGAIN.format(service=service))
 
 
-def wait_until_confirmed(database_url: str) -> None:
-    """Wait until every message that was sent has been handled, and no copy is on its way."""
-
-    def is_quiet() -> bool:
-        return not any(
-            run_blocking(_value(database_url, _UNDER_WAY.format(service=service)))
-            for service in SENDERS
-        )
-
-    eventually_blocking(is_quiet, timeout_seconds=30)
+def wait_until_quiet(database_url: str) -> None:
+    """Wait until every message was handled, no copy is on its way, and every charge has an end."""
+    eventually_blocking(
+        lambda: run_blocking(_value(database_url, _UNDER_WAY)) == 0, timeout_seconds=30
+    )
 
 
 def wait_for(
@@ -145,25 +158,25 @@ def messages_come_twice(world: SubscriptionWorld) -> None:
             subscribers.cancel(leaving)
         subscribers.advance(clock, month(1))
         subscribers.wait_until_ready(clock)
-        wait_until_confirmed(world.database_url)
+        wait_until_quiet(world.database_url)
     world.settle(1)
 
 
 def cancelled_before_the_order_came(world: SubscriptionWorld) -> None:
     """Lose an order on its way, and cancel it before it is sent again: nobody may be charged."""
     subscribers = world.subscribers
-    resend_soon(world.database_url)
+    resend_soon(world.database_url, OVERTAKEN_SECONDS)
     plan, clock = subscribers.plan(), subscribers.clock()
     (leaving,) = subscribers.subscribe(plan, clock, 1)
     wait_for(world, "paid", leaving)
-    wait_until_confirmed(world.database_url)
+    wait_until_quiet(world.database_url)
     paid = subscribers.paid_periods()
     with pushes_refused(world.redis_url):
         subscribers.advance(clock, month(1))
         wait_for(world, "period_opened", leaving, times=2)
     subscribers.cancel(leaving)
     subscribers.wait_until_ready(clock)
-    wait_until_confirmed(world.database_url)
+    wait_until_quiet(world.database_url)
     if subscribers.paid_periods() > paid:
         raise BrokenPromiseError(f"{leaving.subscription_id} paid when it was cancelled")
     world.settle(1)
@@ -179,7 +192,7 @@ def cancelled_in_flight(world: SubscriptionWorld) -> None:
     wait_for(world, "charge_accepted", leaving)
     subscribers.cancel(leaving)
     wait_for(world, "paid_after_end", leaving)
-    wait_until_confirmed(world.database_url)
+    wait_until_quiet(world.database_url)
     world.settle(0)
 
 

@@ -28,6 +28,7 @@ STALL_SECONDS: Final = 5.0
 SETTINGS: Final = {
     "GATEWAY_TIMEOUT_SECONDS": "3",
     "PAYMENT_FIRST_CHECK_AFTER": "PT3S",
+    "RETRY_LOCK_TIMEOUT": "PT12S",
 }
 
 #: Amounts by which the simulated Stripe misbehaves: it answers 500 and has done nothing; it takes
