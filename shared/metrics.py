@@ -87,6 +87,11 @@ QUEUE_MESSAGES: Final = Gauge(
 QUEUE_OLDEST_AGE: Final = Gauge(
     "queue_oldest_age_seconds", "Age of the oldest ready message of a queue.", ["queue"]
 )
+REDIS_MEMORY: Final = Gauge(
+    "redis_memory_bytes",
+    "Memory of Redis: used, and its limit, 0 if there is none.",
+    ["kind"],
+)
 
 
 disable_created_metrics()

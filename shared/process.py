@@ -27,7 +27,7 @@ from shared.database import Database
 from shared.errors import SluiceError
 from shared.messaging import outbox
 from shared.messaging.publisher import Publisher
-from shared.messaging.queue_metrics import measure_queues
+from shared.messaging.queue_metrics import measure_memory, measure_queues
 from shared.messaging.redis_client import UNAVAILABLE, publisher_client
 from shared.settings import ServiceSettings, SettingsError
 from shared.tracing import Tracing, tracing_to
@@ -60,8 +60,9 @@ class Core:
             return False
 
     async def measure(self) -> None:
-        """Set the gauges of the service's queues, outbox and dead letters."""
+        """Set the gauges of the service's queues, outbox and dead letters, and of Redis."""
         await measure_queues(self.redis, sorted(queues_of(self.service)))
+        await measure_memory(self.redis)
         async with self.database.connection() as connection:
             waiting, parked, age_seconds, dead = await outbox.measure(connection)
         metrics.OUTBOX_MESSAGES.labels(self.service, "waiting").set(waiting)

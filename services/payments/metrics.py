@@ -18,6 +18,11 @@ SETTLED: Final = Counter(
     "Payments that came to rest, by state: succeeded, failed, cancelled, on_hold.",
     ["gateway", "state"],
 )
+COLLECTED: Final = Counter(
+    "payments_succeeded_minor_units_total",
+    "Money of payments that succeeded, in minor units of its currency.",
+    ["gateway", "currency"],
+)
 CHECKS: Final = Counter(
     "payments_checks_total",
     "Looks at a gateway by what asked (notice, reconciler, operator) and what it said.",

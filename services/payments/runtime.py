@@ -351,9 +351,12 @@ def _came_to_rest(before: Payment, change: Change) -> bool:
 
 
 def measure(before: Payment, change: Change) -> None:
-    """Count a saved change, if it brought a payment to rest or found a surplus."""
+    """Count a saved change, if it brought a payment to rest, or money, or found a surplus."""
     gateway = change.payment.gateway
     if _came_to_rest(before, change):
         bound(metrics.SETTLED, gateway, change.payment.state).inc()
+    if change.is_success:
+        amount = change.payment.amount
+        bound(metrics.COLLECTED, gateway, amount.currency).inc(amount.minor_units)
     if change.is_surplus:
         metrics.SURPLUS_CHARGES.labels(gateway).inc()

@@ -1,4 +1,4 @@
-"""How long each queue is, measured when Prometheus asks."""
+"""How long each queue is, and how full Redis, measured when Prometheus asks."""
 
 from __future__ import annotations
 
@@ -45,6 +45,19 @@ async def measure_queues(client: redis.asyncio.Redis, queues: Iterable[str]) -> 
         gauge.labels(queue, "delayed").set(delayed)
         gauge.labels(queue, "dead").set(dead)
         metrics.QUEUE_OLDEST_AGE.labels(queue).set(_age_seconds(oldest))
+
+
+async def measure_memory(client: redis.asyncio.Redis) -> None:
+    """Set the gauges of Redis's memory; when it is away, or tells us not, they keep their value."""
+    try:
+        memory = await client.info("memory")
+    except UNAVAILABLE as error:
+        log.debug("memory_not_measured", error=type(error).__name__)
+        return
+    # A Cluster answers for each of its nodes.
+    nodes = [memory] if "used_memory" in memory else list(memory.values())
+    metrics.REDIS_MEMORY.labels("used").set(sum(node["used_memory"] for node in nodes))
+    metrics.REDIS_MEMORY.labels("limit").set(sum(node["maxmemory"] for node in nodes))
 
 
 async def ready_messages(

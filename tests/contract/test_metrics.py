@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import re
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from tests.support.documented_metrics import documented
 from tests.support.modules import REPOSITORY, module_names, source_files
-
-DOCUMENT = REPOSITORY / "docs" / "metrics.md"
-
-#: | `name` | type | `label`, `label` | meaning | alert |
-ROW = re.compile(r"\| `(?P<name>\w+)` \| (?P<type>\w+) \|(?P<labels>[^|]*)\|")
 
 UNITS = (
     *("_seconds", "_total", "_bytes", "_messages", "_state", "_share"),
     *("dead_letters", "messages_in_hand", "scheduler_jobs"),
-    *("charges_unresolved", "_subscriptions"),
+    *("_unresolved", "_subscriptions"),
     *("_events", "_minor_units"),
 )
 
@@ -31,14 +26,6 @@ def declared() -> dict[str, tuple[str, tuple[str, ...]]]:
                 suffix = "_total" if value._type == "counter" else ""
                 metrics[value._name + suffix] = (str(value._type), tuple(value._labelnames))
     return metrics
-
-
-def documented() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return what the tables of the document say."""
-    return {
-        row["name"]: (row["type"], tuple(re.findall(r"`(\w+)`", row["labels"])))
-        for row in ROW.finditer(DOCUMENT.read_text(encoding="utf-8"))
-    }
 
 
 def test_code_and_document_list_the_same_metrics_with_the_same_labels() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import REGISTRY
 
 from shared.messaging import outbox
-from shared.messaging.queue_metrics import measure_queues
+from shared.messaging.queue_metrics import measure_memory, measure_queues
 from shared.process import Core
 from tests.support.messages import payment_succeeded
 from tests.support.queues import bodies_on, key_of, outgoing
@@ -87,3 +87,17 @@ async def test_the_core_measures_its_queues_its_outbox_and_its_dead_letters(
     assert value("outbox_messages", state="parked") == 0
     assert value("dead_letters") == 1
     assert (value("outbox_oldest_age_seconds") or 0) > 0
+
+
+async def test_memory_is_told_with_its_limit(payments_core: Core) -> None:
+    limit = 1_000 * 2**20
+    await payments_core.redis.config_set("maxmemory", limit)
+    try:
+        await measure_memory(payments_core.redis)
+    finally:
+        await payments_core.redis.config_set("maxmemory", 0)
+
+    used = REGISTRY.get_sample_value("redis_memory_bytes", {"kind": "used"})
+    assert used is not None
+    assert 0 < used < limit
+    assert REGISTRY.get_sample_value("redis_memory_bytes", {"kind": "limit"}) == limit
