@@ -114,7 +114,13 @@ def resend_soon(database_url: str, seconds: int = RESEND_SECONDS) -> None:
 def every_message_twice(database_url: str) -> Iterator[None]:
     """Deliver every message twice, the second time late, until the context ends."""
     for service in SENDERS:
-        execute(database_url, _LOSE_FIRST_RECEIPT.format(service=service, seconds=COPY_SECONDS))
+        losing = _LOSE_FIRST_RECEIPT.format(
+            service=service,
+            granted=AccessGranted.name,
+            seconds=COPY_SECONDS,
+            late_seconds=LATE_COPY_SECONDS,
+        )
+        execute(database_url, losing)
     yield
     for service in SENDERS:
         execute(database_url, _FIND_RECEIPTS_AGAIN.format(service=service))
