@@ -30,8 +30,14 @@ def per_second(metric: str, matchers: str = "", *, by: str = "") -> str:
 
 
 def in_view(metric: str, matchers: str = "", *, by: str = "") -> str:
-    """Return how often something was counted in the time that the dashboard shows."""
-    return f"{_sum(by)}(increase({select(metric, matchers)}[$__range]))"
+    """Return how often something was counted in the time that the dashboard shows.
+
+    A counter with labels begins with its first event, at 1, in which `increase` sees nothing: what
+    was not there when the time began counts with its value.
+    """
+    counter = select(metric, matchers)
+    began = f"{counter} unless {counter} offset $__range"
+    return f"{_sum(by)}(({began}) or increase({counter}[$__range]))"
 
 
 def told_by_each(metric: str, matchers: str = "", *, by: str) -> str:

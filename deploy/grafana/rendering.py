@@ -88,7 +88,7 @@ def _alerts() -> dict[str, Any]:
         "datasource": dict(DATASOURCE),
         "enable": True,
         "iconColor": "red",
-        "expr": 'ALERTS{alertstate="firing",severity=~"page|critical"}',
+        "expr": 'ALERTS{alertstate="firing",severity="critical"}',
         "titleFormat": "{{alertname}}",
         "tagKeys": "severity",
         "step": "60s",

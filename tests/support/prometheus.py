@@ -41,6 +41,11 @@ class Sample:
     labels: Mapping[str, str]
     value: float
 
+    @property
+    def has_data(self) -> bool:
+        """Whether it is a number."""
+        return not math.isnan(self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class Series:

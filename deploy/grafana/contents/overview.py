@@ -29,7 +29,7 @@ from deploy.grafana.panels import (
     percentiles,
 )
 
-_WEBHOOKS: Final = 'job="webhook",route="/webhooks/{gateway}"'
+_WEBHOOKS: Final = 'job="webhook",route=~"/webhooks/.+"'
 _GRANTS: Final = 'effect=~"granted|regranted|recorded"'
 _ACCESS: Final = 'effect=~"granted|regranted|kept"'
 _SUCCEEDED: Final = 'state="succeeded"'

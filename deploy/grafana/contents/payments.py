@@ -11,6 +11,7 @@ from deploy.grafana.expressions import (
     or_zero,
     per_second,
     quantile,
+    select,
     share,
 )
 from deploy.grafana.panels import (
@@ -38,6 +39,7 @@ _NOW: Final = Section(
             per_second("payments_created_total"),
             "ops",
             is_instant=False,
+            width=3,
         ),
         number(
             "Payments succeeded",
@@ -45,6 +47,7 @@ _NOW: Final = Section(
             per_second("payments_settled_total", _SUCCEEDED),
             "ops",
             is_instant=False,
+            width=3,
         ),
         number(
             "Settled (p99)",
@@ -53,6 +56,7 @@ _NOW: Final = Section(
             "s",
             is_instant=False,
             thresholds=[(30, ORANGE), (60, RED)],
+            width=3,
         ),
         number(
             "On hold",
@@ -60,6 +64,15 @@ _NOW: Final = Section(
             or_zero(in_view("payments_settled_total", 'state="on_hold"')),
             "short",
             thresholds=[(1, ORANGE)],
+            width=3,
+        ),
+        number(
+            "Unresolved",
+            "Neither paid nor ended long after they had to be (docs/runbooks/README.md).",
+            f"max({select('payments_unresolved')})",
+            "short",
+            thresholds=[(1, RED)],
+            width=3,
         ),
         number(
             "Charged twice",
@@ -68,6 +81,7 @@ _NOW: Final = Section(
             or_zero(in_view("payments_surplus_charges_total")),
             "short",
             thresholds=[(1, RED)],
+            width=3,
         ),
         number(
             "Settlement differs",
@@ -76,6 +90,16 @@ _NOW: Final = Section(
             or_zero(in_view("payments_settlement_findings_total")),
             "short",
             thresholds=[(1, RED)],
+            width=3,
+        ),
+        number(
+            "Refunds returned",
+            "The customer's bank sent the money back, in the time shown: they must get it another "
+            "way.",
+            or_zero(in_view("payments_refunds_total", 'event="returned"')),
+            "short",
+            thresholds=[(1, ORANGE)],
+            width=3,
         ),
     ),
 )

@@ -89,7 +89,7 @@ _QUEUES: Final = Section(
     "Queues",
     (
         graph(
-            "Ready",
+            "Ready messages",
             "What autoscaling looks at. A short rise is a burst; a long one is too few workers.",
             [Query(told_by_each("queue_messages", _READY, by="queue"), "{{queue}}")],
             "short",
@@ -221,11 +221,19 @@ _REDIS: Final = Section(
             thresholds=[(0.99, ORANGE), (0.999, GREEN)],
         ),
         graph(
-            "Publications that failed",
+            "Memory",
+            "Queues only: every payment is in PostgreSQL. At its limit Redis takes nothing more, "
+            "and the outboxes hold it back (docs/runbooks/servers-away.md). A limit of 0 is none.",
+            [Query(told_by_each("redis_memory_bytes", by="kind"), "{{kind}}")],
+            "bytes",
+            width=7,
+        ),
+        graph(
+            "Publications that failed, by queue",
             "Over 0 for minutes: Redis is away (docs/runbooks/servers-away.md). Nothing is lost.",
             [Query(per_second("messages_publications_failed_total", by="queue"), "{{queue}}")],
             "ops",
-            width=10,
+            width=6,
         ),
         bars(
             "Dead letters handled again in the time shown",
@@ -237,7 +245,7 @@ _REDIS: Final = Section(
                 )
             ],
             "short",
-            width=10,
+            width=7,
         ),
     ),
 )

@@ -7,6 +7,7 @@ from typing import Final
 from deploy.grafana.expressions import (
     growth,
     in_whole_units,
+    or_zero,
     per_second,
     ratio,
     select,
@@ -87,7 +88,10 @@ _NOW: Final = Section(
             "Recovered",
             "In the time shown, of the periods that were past due and are decided: those that were "
             "paid after all, and not given up.",
-            ratio(_events("recovered"), _events("recovered|written_off")),
+            ratio(
+                f"({_events('recovered')} or vector(0))",
+                _events("recovered|written_off"),
+            ),
             "percentunit",
             base=RED,
             thresholds=[(0.3, ORANGE), (0.6, GREEN)],
@@ -95,14 +99,17 @@ _NOW: Final = Section(
         number(
             "Churned",
             "Share of the living subscriptions that were cancelled in the time shown, by whomever.",
-            ratio(_events("churned"), _in_state("active|trialing|past_due|paused")),
+            ratio(
+                f"({_events('churned')} or vector(0))",
+                _in_state("active|trialing|past_due|paused"),
+            ),
             "percentunit",
             thresholds=[(0.05, ORANGE), (0.1, RED)],
         ),
         number(
             "Paid twice",
             "Periods in the time shown: refund one of the payments.",
-            _events("paid_twice"),
+            or_zero(_events("paid_twice")),
             "short",
             thresholds=[(1, RED)],
         ),

@@ -20,7 +20,7 @@ from deploy.grafana.panels import (
 )
 
 _REQUESTS: Final = "http_request_duration_seconds"
-_NOTICES: Final = 'job="webhook",route="/webhooks/{gateway}"'
+_NOTICES: Final = 'job="webhook",route=~"/webhooks/.+"'
 _COUNT: Final = "http_request_duration_seconds_count"
 _DUPLICATE: Final = 'outcome="duplicate"'
 _FAILED: Final = f'{_NOTICES},status=~"5.."'
