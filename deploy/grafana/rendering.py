@@ -148,7 +148,7 @@ def _panels(sections: tuple[Section, ...]) -> list[dict[str, Any]]:
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    steps = [{"value": None, "color": panel.base}]
+    steps: list[dict[str, Any]] = [{"value": None, "color": panel.base}]
     steps += [{"value": value, "color": color} for value, color in panel.thresholds]
     defaults: dict[str, Any] = {
         "unit": panel.unit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import orjson
 import promql_parser
 import pytest
@@ -104,7 +104,7 @@ def test_every_query_asks_for_metrics_and_labels_that_are_documented(shown: list
     for query in shown:
         selectors = SELECTOR.findall(query.expression)
         assert selectors, query
-        labels = set()
+        labels: set[str] = set()
         for metric, matchers in selectors:
             assert metric in known, (query.name, metric)
             unknown = set(LABEL.findall(matchers)) - known[metric]
