@@ -1,7 +1,7 @@
 """PromQL in the few forms that the dashboards have.
 
-Every selector asks for the chosen namespaces: several deployments can share one Prometheus. Where
-there is no such label, as outside of Kubernetes, `All` finds everything.
+Every selector asks for the chosen namespace: several deployments can share one Prometheus. Where
+there is no such label, as outside of Kubernetes, the choice is empty, and finds what has none.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ from typing import Final
 
 from shared.money import DECIMAL_PLACES
 
-#: The chosen namespaces.
+#: The chosen deployment.
 NAMESPACE: Final = 'namespace=~"$namespace"'
+
+#: Alerts that fire; of something that is absent, they have lost the label.
+ALERTS: Final = 'ALERTS{namespace=~"($namespace)?",alertstate="firing"}'
+CRITICAL_ALERTS: Final = (
+    'ALERTS{namespace=~"($namespace)?",alertstate="firing",severity="critical"}'
+)
 
 #: What Grafana takes as the shortest time that holds a few readings.
 WINDOW: Final = "$__rate_interval"
 
 
 def select(metric: str, matchers: str = "") -> str:
-    """Return a selector of the chosen namespaces; `matchers` are PromQL's, without braces."""
+    """Return a selector of the chosen namespace; `matchers` are PromQL's, without braces."""
     return f"{metric}{{{','.join(filter(None, (NAMESPACE, matchers)))}}}"
 
 
@@ -29,15 +35,20 @@ def per_second(metric: str, matchers: str = "", *, by: str = "") -> str:
     return f"{_sum(by)}(rate({select(metric, matchers)}[{WINDOW}]))"
 
 
-def in_view(metric: str, matchers: str = "", *, by: str = "") -> str:
-    """Return how often something was counted in the time that the dashboard shows.
+def counted(metric: str, window: str, matchers: str = "", *, by: str = "") -> str:
+    """Return how much was counted in a time.
 
     A counter with labels begins with its first event, at 1, in which `increase` sees nothing: what
     was not there when the time began counts with its value.
     """
     counter = select(metric, matchers)
-    began = f"{counter} unless {counter} offset $__range"
-    return f"{_sum(by)}(({began}) or increase({counter}[$__range]))"
+    began = f"{counter} unless {counter} offset {window}"
+    return f"{_sum(by)}(({began}) or increase({counter}[{window}]))"
+
+
+def in_view(metric: str, matchers: str = "", *, by: str = "") -> str:
+    """Return how much was counted in the time that the dashboard shows."""
+    return counted(metric, "$__range", matchers, by=by)
 
 
 def told_by_each(metric: str, matchers: str = "", *, by: str) -> str:
@@ -117,9 +128,7 @@ def in_whole_units(money_of: Callable[[str], str]) -> str:
 def collected(window: str) -> str:
     """Return the money of payments that succeeded, by currency, in whole units."""
     metric = "payments_succeeded_minor_units_total"
-    return in_whole_units(
-        lambda chosen: f"sum by (currency) (increase({select(metric, chosen)}[{window}]))"
-    )
+    return in_whole_units(lambda chosen: counted(metric, window, chosen, by="currency"))
 
 
 def _sum(by: str) -> str:

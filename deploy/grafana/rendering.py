@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from deploy.grafana.expressions import select
+from deploy.grafana.expressions import CRITICAL_ALERTS, select
 from deploy.grafana.panels import (
     COLUMNS,
     DATASOURCE,
@@ -27,7 +27,6 @@ def render(dashboard: Dashboard) -> str:
 
 
 def _dashboard(dashboard: Dashboard) -> dict[str, Any]:
-    choices = (Choice("namespace", "messages_in_hand", "namespace", "Namespace"),)
     return {
         "id": None,
         "uid": f"sluice-{dashboard.name}",
@@ -40,7 +39,7 @@ def _dashboard(dashboard: Dashboard) -> dict[str, Any]:
         "time": {"from": "now-6h", "to": "now"},
         "refresh": "30s",
         "schemaVersion": SCHEMA_VERSION,
-        "templating": {"list": [_datasource(), *map(_choice, (*choices, *dashboard.choices))]},
+        "templating": {"list": [_datasource(), _namespace(), *map(_choice, dashboard.choices)]},
         "annotations": {"list": [_alerts(), _starts()]},
         "links": [_link()],
         "panels": _panels(dashboard.sections),
@@ -59,11 +58,26 @@ def _datasource() -> dict[str, Any]:
     }
 
 
+def _namespace() -> dict[str, Any]:
+    # One at a time: what every process of a service tells alike would be mixed up with another's.
+    query = "label_values(messages_in_hand, namespace)"
+    return {
+        "type": "query",
+        "name": "namespace",
+        "label": "Namespace",
+        "datasource": dict(DATASOURCE),
+        "definition": query,
+        "query": query,
+        "refresh": 2,
+        "sort": 1,
+        "multi": False,
+        "includeAll": False,
+        "options": [],
+    }
+
+
 def _choice(choice: Choice) -> dict[str, Any]:
-    # The choice of the namespace offers what there is, every other what the chosen ones have.
-    is_first = choice.name == "namespace"
-    metric = choice.metric if is_first else select(choice.metric)
-    query = f"label_values({metric}, {choice.label})"
+    query = f"label_values({select(choice.metric)}, {choice.label})"
     return {
         "type": "query",
         "name": choice.name,
@@ -75,7 +89,6 @@ def _choice(choice: Choice) -> dict[str, Any]:
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        # Also matches where the label is missing.
         "allValue": ".*",
         "current": dict(_EVERYTHING),
         "options": [],
@@ -88,7 +101,7 @@ def _alerts() -> dict[str, Any]:
         "datasource": dict(DATASOURCE),
         "enable": True,
         "iconColor": "red",
-        "expr": 'ALERTS{alertstate="firing",severity="critical"}',
+        "expr": CRITICAL_ALERTS,
         "titleFormat": "{{alertname}}",
         "tagKeys": "severity",
         "step": "60s",

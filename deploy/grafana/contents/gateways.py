@@ -46,7 +46,8 @@ _NOW: Final = Section(
     (
         number(
             "Breakers open",
-            "Gateways that are not called at the moment. Payments wait and are begun later.",
+            "Gateways that are not called at the moment. Payments wait and are begun later "
+            "(docs/runbooks/breaker-open.md).",
             f"count({told_by_each('payments_breaker_state', _CHOSEN, by='gateway')} == 2)"
             " or vector(0)",
             "short",
@@ -233,7 +234,7 @@ _WORDS: Final = Section(
         graph(
             "Found paid without a notice",
             "By the reconciler. Above a few: notices do not arrive "
-            "(docs/runbooks/gateway-silent.md).",
+            "(docs/runbooks/notices-missing.md).",
             [Query(or_zero(per_second("payments_checks_total", _FOUND)), "all chosen")],
             "ops",
             width=8,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.grafana.expressions import (
+    ALERTS,
     collected,
     in_view,
     or_zero,
@@ -43,13 +44,14 @@ _NOW: Final = Section(
         number(
             "Alerts that fire",
             "Each has a runbook, linked from the alert.",
-            'count(ALERTS{alertstate="firing"}) or vector(0)',
+            f"count({ALERTS}) or vector(0)",
             "short",
             thresholds=[(1, RED)],
         ),
         number(
             "Success rate",
-            "Payments that succeeded, of those that succeeded or failed, in the time shown.",
+            "Of the payments that succeeded or failed in the time shown "
+            "(docs/runbooks/payment-success-rate-low.md).",
             ratio(
                 in_view("payments_settled_total", _SUCCEEDED),
                 in_view("payments_settled_total", _ENDED),
@@ -89,7 +91,7 @@ _NOW: Final = Section(
         ),
         number(
             "Breakers open",
-            "Gateways that are not called at the moment.",
+            "Gateways that are not called at the moment (docs/runbooks/breaker-open.md).",
             f"count({told_by_each('payments_breaker_state', by='gateway')} == 2) or vector(0)",
             "short",
             thresholds=[(1, RED)],
@@ -105,7 +107,7 @@ _NOW: Final = Section(
         number(
             "Charged twice",
             "Payments for which a gateway took money more than once, in the time shown. "
-            "One must be refunded.",
+            "One must be refunded (docs/runbooks/surplus-charge.md).",
             or_zero(in_view("payments_surplus_charges_total")),
             "short",
             thresholds=[(1, RED)],
@@ -126,7 +128,7 @@ _NOW: Final = Section(
         ),
         number(
             "Processes that do not answer",
-            "That Prometheus cannot read.",
+            "That Prometheus cannot read (docs/runbooks/process-down.md).",
             f"count({select('up', _SERVICES)} == 0) or vector(0)",
             "short",
             thresholds=[(1, RED)],
@@ -249,6 +251,54 @@ _DURATIONS: Final = Section(
     ),
 )
 
+_REQUESTS: Final = "http_request_duration_seconds_count"
+_FAILED: Final = f'{_WEBHOOKS},status=~"5.."'
+_WHOLE_WAY: Final = "enrollment_whole_way_duration_seconds"
+_IN_TIME: Final = 'le="10.0"'
+
+
+def _webhook_budget(window: str) -> str:
+    """Return how many times faster than allowed webhooks fail: 0.1 % of the requests may."""
+    failed = f"sum(increase({select(_REQUESTS, _FAILED)}[{window}]))"
+    requests = f"sum(increase({select(_REQUESTS, _WEBHOOKS)}[{window}]))"
+    return f"({failed} or vector(0)) / {requests} / 0.001"
+
+
+def _enrollment_budget(window: str) -> str:
+    """Return how many times faster than allowed enrollments are slow: 1 % may take over 10 s."""
+    in_time = f"sum(increase({select(f'{_WHOLE_WAY}_bucket', _IN_TIME)}[{window}]))"
+    enrollments = f"sum(increase({select(f'{_WHOLE_WAY}_count')}[{window}]))"
+    return f"(1 - {in_time} / {enrollments}) / 0.01"
+
+
+_OBJECTIVES: Final = Section(
+    "Objectives of 30 days",
+    (
+        graph(
+            "Webhooks answered: use of the error budget",
+            "99.9 % of the gateways' requests are not answered with a 5xx. At 1 the budget lasts "
+            "30 days, at 14.4 an hour takes 2 % of it (docs/runbooks/webhook-budget-burning.md).",
+            [
+                Query(_webhook_budget("1h"), "over 1 h"),
+                Query(_webhook_budget("6h"), "over 6 h"),
+            ],
+            "short",
+            thresholds=[(1, ORANGE), (14.4, RED)],
+        ),
+        graph(
+            "Enrolled within 10 s: use of the error budget",
+            "99 % of the payments are enrolled within 10 s of their notice "
+            "(docs/runbooks/enrollment-budget-burning.md).",
+            [
+                Query(_enrollment_budget("1h"), "over 1 h"),
+                Query(_enrollment_budget("6h"), "over 6 h"),
+            ],
+            "short",
+            thresholds=[(1, ORANGE), (14.4, RED)],
+        ),
+    ),
+)
+
 _MONEY: Final = Section(
     "Money",
     (
@@ -318,5 +368,5 @@ OVERVIEW: Final = Dashboard(
     description=(
         "From the gateway's notice to what was paid for: rates, success, durations, money, backlog."
     ),
-    sections=(_NOW, _WAY, _OUTCOMES, _DURATIONS, _MONEY, _BACKLOG),
+    sections=(_NOW, _WAY, _OUTCOMES, _DURATIONS, _OBJECTIVES, _MONEY, _BACKLOG),
 )

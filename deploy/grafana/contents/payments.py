@@ -51,7 +51,8 @@ _NOW: Final = Section(
         ),
         number(
             "Settled (p99)",
-            "99 % of the notices led to a committed state in this time.",
+            "99 % of the notices led to a committed state in this time "
+            "(docs/runbooks/processing-slow.md).",
             quantile(0.99, "payments_settlement_duration_seconds"),
             "s",
             is_instant=False,
@@ -68,7 +69,8 @@ _NOW: Final = Section(
         ),
         number(
             "Unresolved",
-            "Neither paid nor ended long after they had to be (docs/runbooks/README.md).",
+            "Neither paid nor ended long after they had to be "
+            "(docs/runbooks/payments-unresolved.md).",
             f"max({select('payments_unresolved')})",
             "short",
             thresholds=[(1, RED)],
@@ -77,7 +79,7 @@ _NOW: Final = Section(
         number(
             "Charged twice",
             "Payments for which a gateway took money more than once, in the time shown: "
-            "one charge must be refunded.",
+            "one charge must be refunded (docs/runbooks/surplus-charge.md).",
             or_zero(in_view("payments_surplus_charges_total")),
             "short",
             thresholds=[(1, RED)],
@@ -95,7 +97,7 @@ _NOW: Final = Section(
         number(
             "Refunds returned",
             "The customer's bank sent the money back, in the time shown: they must get it another "
-            "way.",
+            "way (docs/runbooks/refund-returned.md).",
             or_zero(in_view("payments_refunds_total", 'event="returned"')),
             "short",
             thresholds=[(1, ORANGE)],

@@ -68,8 +68,7 @@ _NOW: Final = Section(
         ),
         number(
             "Parked",
-            "Sent too often in vain: they wait for an operator "
-            "(docs/runbooks/outbox-not-draining.md).",
+            "Sent too often in vain: they wait for an operator (docs/runbooks/messages-parked.md).",
             f"sum({told_by_each('outbox_messages', _PARKED, by='service')})",
             "short",
             thresholds=[(1, RED)],

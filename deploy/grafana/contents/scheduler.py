@@ -60,7 +60,8 @@ _NOW: Final = Section(
         ),
         number(
             "Paid twice",
-            "Periods that were paid twice, in the time shown: refund one.",
+            "Periods that were paid twice, in the time shown: refund one "
+            "(docs/runbooks/period-paid-twice.md).",
             or_zero(in_view("scheduler_outcomes_total", 'effect="paid_twice"')),
             "short",
             thresholds=[(1, RED)],

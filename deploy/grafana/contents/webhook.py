@@ -86,7 +86,7 @@ _TAKEN: Final = Section(
         graph(
             "Taken",
             "Authentic notices that were committed. None for an unusual time: gateways do not "
-            "reach us (docs/runbooks/gateway-silent.md).",
+            "reach us (docs/runbooks/no-webhooks.md).",
             [Query(per_second("webhook_received_total", by="outcome"), "{{outcome}}")],
             "reqps",
             is_stacked=True,
