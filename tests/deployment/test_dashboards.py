@@ -11,7 +11,6 @@ import promql_parser
 import pytest
 
 from deploy.grafana.contents import DASHBOARDS
-from deploy.grafana.expressions import NAMESPACE
 from deploy.grafana.files import DIRECTORY
 from deploy.grafana.rendering import render
 from deploy.local.services import WORKER_NAMES
@@ -21,19 +20,44 @@ from tests.support.modules import REPOSITORY
 
 SCHEMA = REPOSITORY.parent / "shared/reference/crd-schemas/grafana-dashboard.schema.json"
 
-#: Every selector that we write has braces.
-SELECTOR = re.compile(r"(\w+)\{([^{}]*)\}")
-LABEL = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"")
-GROUPED = re.compile(r"\bby \(([^)]*)\)")
 NAMED = re.compile(r"\{\{(\w+)\}\}")
 RUNBOOK = re.compile(r"docs/[\w/-]+\.md")
 
 #: What stands for a variable where only the form matters.
-ANY_VALUE = dict.fromkeys(BUILT_IN, "5m")
+CHOSEN = "what-was-chosen"
 
 
-def in_form(shown: Shown) -> str:
-    return shown.with_values(ANY_VALUE | dict.fromkeys(shown.variables - BUILT_IN, ".*"))
+class Selectors(list[promql_parser.VectorSelector]):
+    """What an expression reads."""
+
+    def __init__(self, expression: promql_parser.Expr) -> None:
+        super().__init__()
+        promql_parser.walk(expression, self._visit)
+
+    def _visit(self, expression: promql_parser.Expr) -> None:
+        if isinstance(expression, promql_parser.VectorSelector):
+            self.append(expression)
+
+
+def parsed(shown: Shown) -> promql_parser.Expr:
+    values = dict.fromkeys(BUILT_IN, "5m") | dict.fromkeys(shown.variables - BUILT_IN, CHOSEN)
+    return promql_parser.parse(shown.with_values(values))
+
+
+def grouped(expression: promql_parser.Expr) -> list[promql_parser.AggregateExpr]:
+    """Return the aggregations that keep some labels."""
+    found: list[promql_parser.AggregateExpr] = []
+
+    def visit(inner: promql_parser.Expr) -> None:
+        if isinstance(inner, promql_parser.AggregateExpr) and inner.modifier is not None:
+            found.append(inner)
+
+    promql_parser.walk(expression, visit)
+    return found
+
+
+def labels_of(selector: promql_parser.VectorSelector) -> set[str]:
+    return {matcher.name for matcher in selector.matchers.matchers}
 
 
 @pytest.fixture(scope="module")
@@ -94,36 +118,29 @@ def test_every_panel_says_what_it_means_and_names_pages_that_exist(name: str) ->
             assert (REPOSITORY / page).exists(), (panel["title"], page)
 
 
-def test_every_query_is_promql(shown: list[Shown]) -> None:
-    for query in shown:
-        promql_parser.parse(in_form(query))
-
-
 def test_every_query_asks_for_metrics_and_labels_that_are_documented(shown: list[Shown]) -> None:
     known = documented_series()
     for query in shown:
-        selectors = SELECTOR.findall(query.expression)
+        expression = parsed(query)
+        selectors = Selectors(expression)
         assert selectors, query
-        labels: set[str] = set()
-        for metric, matchers in selectors:
-            assert metric in known, (query.name, metric)
-            unknown = set(LABEL.findall(matchers)) - known[metric]
-            assert not unknown, (query.name, metric, unknown)
-            labels |= known[metric]
-        named = {
-            label.strip()
-            for group in GROUPED.findall(query.expression)
-            for label in group.split(",")
-        }
-        assert named | set(NAMED.findall(query.legend)) <= labels, query.name
+        for selector in selectors:
+            assert selector.name in known, query
+            assert labels_of(selector) <= known[selector.name], (query, str(selector))
+        for aggregate in grouped(expression):
+            there = {label for each in Selectors(aggregate.expr) for label in known[str(each.name)]}
+            assert aggregate.modifier is not None
+            assert set(aggregate.modifier.labels) <= there, query
+        there = {label for each in selectors for label in known[str(each.name)]}
+        assert set(NAMED.findall(query.legend)) <= there, query
 
 
-def test_every_query_keeps_to_the_chosen_namespace(shown: list[Shown]) -> None:
+def test_every_selector_keeps_to_the_chosen_namespace(shown: list[Shown]) -> None:
     for query in shown:
-        for metric, matchers in SELECTOR.findall(query.expression):
+        for selector in Selectors(parsed(query)):
+            chosen = [each.value for each in selector.matchers.matchers if each.name == "namespace"]
             # Alerts of what is absent have lost the label.
-            is_alert = metric == "ALERTS" and 'namespace=~"($namespace)?"' in matchers
-            assert NAMESPACE in matchers or is_alert, query
+            assert chosen == [CHOSEN if selector.name != "ALERTS" else f"({CHOSEN})?"], query
 
 
 def test_every_choice_that_is_used_is_offered(shown: list[Shown]) -> None:
@@ -144,7 +161,7 @@ def test_legends_tell_series_apart(shown: list[Shown]) -> None:
 
 
 def test_every_metric_is_shown_somewhere(shown: list[Shown]) -> None:
-    asked = {metric for query in shown for metric, _ in SELECTOR.findall(query.expression)}
+    asked = {str(each.name) for query in shown for each in Selectors(parsed(query))}
     bases = {re.sub(r"_(bucket|count|sum)$", "", metric) for metric in asked} | asked
     own = {re.sub(r"_(bucket|count|sum)$", "", metric) for metric in documented_series()}
 
