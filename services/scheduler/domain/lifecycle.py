@@ -111,6 +111,9 @@ def begin_next_period(
         situation = situation._replace(plan=plan)
     rhythm = s.rhythm(plan)
     first = period_after(rhythm, s.period_number)
+    if first.start != s.period_end < first.end:
+        # The rules of its zone have changed since: what was promised holds, and leaves no gap.
+        first = first._replace(start=s.period_end)
     present = first if now < first.end else period_at(rhythm, now)
     behind = present.number - first.number
     if policy is None:

@@ -348,3 +348,16 @@ def test_one_that_asks_before_its_first_period_waits_too() -> None:
     story.wake_at(datetime(2026, 6, 5, tzinfo=UTC))
     assert story.subscription.asks_to_catch_up
     assert story.subscription.due_at is None
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_zone_whose_rules_change_leaves_no_gap_and_no_overlap(hours: int) -> None:
+    story = Story()
+    story.pass_until(START)
+    story.pay()
+    promised = FEBRUARY + timedelta(hours=hours)  # By the rules of that time.
+    story.subscription = story.subscription._replace(period_end=promised, due_at=promised)
+    story.cycles[START] = story.cycles[START]._replace(period_end=promised)
+    story.pass_until(promised)
+    assert story.subscription.period_start == promised
+    assert story.subscription.period_end == MARCH
