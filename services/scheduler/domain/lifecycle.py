@@ -21,7 +21,13 @@ from services.scheduler.domain.model import (
     Subscription,
     SubscriptionState,
 )
-from services.scheduler.domain.periods import Period, boundary, period_after, period_at
+from services.scheduler.domain.periods import (
+    Period,
+    Rhythm,
+    boundary,
+    period_after,
+    period_at,
+)
 from services.scheduler.domain.steps import (
     FUTILE,
     Occasion,
@@ -110,10 +116,7 @@ def begin_next_period(
         plan = next_plan
         situation = situation._replace(plan=plan)
     rhythm = s.rhythm(plan)
-    first = period_after(rhythm, s.period_number)
-    if first.start != s.period_end < first.end:
-        # The rules of its zone have changed since: what was promised holds, and leaves no gap.
-        first = first._replace(start=s.period_end)
+    first = _following(s, rhythm)
     present = first if now < first.end else period_at(rhythm, now)
     behind = present.number - first.number
     if policy is None:
@@ -136,6 +139,14 @@ def begin_next_period(
         skipped = (skipped_cycle(first, opened.start, periods, f"catch_up_{policy}"),)
     move = _open(before, s, situation, opened, skipped)
     return replace(move, messages=(*access, *move.messages)) if access else move
+
+
+def _following(s: Subscription, rhythm: Rhythm) -> Period:
+    following = period_after(rhythm, s.period_number)
+    if following.start != s.period_end < following.end:
+        # The rules of its zone have changed since: what was promised holds, and leaves no gap.
+        return following._replace(start=s.period_end)
+    return following
 
 
 def _on_next_plan(s: Subscription, plan: Plan, next_plan: Plan) -> Subscription:
