@@ -9,6 +9,7 @@ import jsonschema  # type: ignore[import-untyped]
 import orjson
 import promql_parser
 import pytest
+import yaml
 
 from deploy.grafana.contents import DASHBOARDS
 from deploy.grafana.files import DIRECTORY
@@ -78,6 +79,21 @@ def test_there_is_one_for_everything_that_people_ask_about() -> None:
         *("overview", "queues", "subscriptions", "gateways"),
         *WORKER_NAMES,
     }
+
+
+def test_the_data_source_knows_how_often_prometheus_reads() -> None:
+    """Grafana makes the shortest window of a rate of it."""
+    provisioned = read_yaml("grafana/provisioning/datasources/prometheus.yaml")
+    (source,) = provisioned["datasources"]
+
+    configured = read_yaml("prometheus/prometheus.yaml")["global"]["scrape_interval"]
+
+    assert source["jsonData"]["timeInterval"] == configured
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((REPOSITORY / "deploy" / path).read_text("utf-8"))
+    return content
 
 
 @pytest.mark.parametrize("name", dashboards())
