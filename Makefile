@@ -54,6 +54,9 @@ lock: setup ## Pin the dependencies anew; the lock files name no registry
 	$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-header --upgrade --constraint requirements.lock requirements-dev.in \
 		--output-file requirements-dev.lock
+	$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --constraint requirements-dev.lock deploy/docker/build.in \
+		--output-file deploy/docker/build.lock
 
 clean: ## Remove what the other verbs made, the local data included
 	rm -rf $(VENV) .sluice .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, NoReturn, Protocol, cast
 
 from deploy.local.errors import LocalStackError
 from shared.errors import SluiceError
 
 #: The exit code of a run that could not begin: wrong arguments, settings, addresses.
 REFUSED: Final = 2
+
+#: In a container that is us. Signals without a handler do nothing to it, so one that comes before a
+#: process has its own, or to a command that has none, would be waited for in vain.
+FIRST_PROCESS: Final = 1
 
 #: What shells report for a program that a Ctrl-C has ended.
 INTERRUPTED: Final = 130
@@ -79,6 +85,8 @@ SUBCOMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit code."""
+    if os.getpid() == FIRST_PROCESS:
+        signal.signal(signal.SIGTERM, _end)
     given = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(given[0] if given else None)
     arguments = parser.parse_args(given)
@@ -91,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
