@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from services.payments import metrics
 from services.payments.handlers.flow_sync import in_step
 from services.payments.routes.alerts import alert_routes
 from services.payments.routes.controls import control_routes
@@ -24,6 +25,7 @@ from services.payments.routes.statistics import statistics_routes
 from services.payments.runtime import open_runtime
 from services.payments.settings import PaymentsSettings
 from services.payments.store.tables import PARTITIONED_TABLES
+from services.payments.store.unresolved import count_unresolved
 from shared.migrations import MESSAGING, WEB, Component
 from shared.process import Part, open_core
 from shared.web.idempotency import IdempotencyKeys
@@ -47,6 +49,15 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
         in_step(runtime, "http") as keep_in_step,
     ):
         keys = IdempotencyKeys(core.database, core.clock)
+
+        async def measure() -> None:
+            await core.measure()
+            async with core.database.connection() as connection:
+                unresolved = await count_unresolved(
+                    connection, core.clock(), settings.payment_expires_after
+                )
+            metrics.UNRESOLVED.set(unresolved)
+
         yield Part(
             name="payments-http",
             routes=[
@@ -68,5 +79,5 @@ async def http_part(settings: PaymentsSettings) -> AsyncIterator[Part]:
             tasks=[keep_in_step],
             ping_database=core.database.ping,
             ping_redis=core.ping_redis,
-            measure=core.measure,
+            measure=measure,
         )

@@ -28,6 +28,10 @@ CHECKS: Final = Counter(
     "Looks at a gateway by what asked (notice, reconciler, operator) and what it said.",
     ["gateway", "asked_by", "verdict"],
 )
+UNRESOLVED: Final = Gauge(
+    "payments_unresolved",
+    "Payments neither paid nor ended although their time was over two hours ago, up to 10,000.",
+)
 FOREIGN_NOTICES: Final = Counter(
     "payments_foreign_notices_total",
     "Authentic notices about payments of another system on the same account; nothing was done.",

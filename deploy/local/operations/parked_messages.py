@@ -9,7 +9,11 @@ from deploy.local.operations.output import say, show, tabulate
 from deploy.local.operations.service import Command, Service, add_reason, segment
 
 #: Where each service that sends messages lists them.
-_BASES: Final = {"payments": "/api/payments", "webhook": "/api/webhooks"}
+_BASES: Final = {
+    "payments": "/api/payments",
+    "webhook": "/api/webhooks",
+    "scheduler": "/api/subscriptions",
+}
 
 
 def _declare(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
