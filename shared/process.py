@@ -26,9 +26,9 @@ from shared.contracts.subscriptions import queues_of
 from shared.database import Database
 from shared.errors import SluiceError
 from shared.messaging import outbox
-from shared.messaging.publisher import Publisher
+from shared.messaging.publisher import Publisher, namespace
 from shared.messaging.queue_metrics import measure_memory, measure_queues
-from shared.messaging.redis_client import UNAVAILABLE, publisher_client
+from shared.messaging.redis_client import UNAVAILABLE, is_cluster, publisher_client
 from shared.settings import ServiceSettings, SettingsError
 from shared.tracing import Tracing, tracing_to
 from shared.web.direct import Listener
@@ -118,8 +118,10 @@ async def open_core(
     """
     database = Database(database_url, service, pool_size_max=pool_size_max)
     await database.open()
-    client = publisher_client(settings.redis_address())
-    publisher = Publisher(client, service)
+    redis_url = settings.redis_address()
+    client = publisher_client(redis_url, namespace(service))
+    client_of = _client_of(redis_url) if is_cluster(redis_url) else None
+    publisher = Publisher(client, service, client_of)
     tracing = tracing_to(
         settings.otlp_endpoint, process=service, sample_ratio=settings.trace_sample_ratio
     )
@@ -129,6 +131,10 @@ async def open_core(
         await publisher.close()
         await database.close()
         tracing.close()
+
+
+def _client_of(redis_url: str) -> Callable[[str], redis.asyncio.Redis]:
+    return lambda service: publisher_client(redis_url, namespace(service))
 
 
 def run(

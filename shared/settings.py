@@ -6,8 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.messaging.redis_address import parse_redis_address
 
 
 class SettingsError(Exception):
@@ -40,6 +42,13 @@ class ServiceSettings(BaseSettings):
     otlp_endpoint: str | None = Field(default=None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     trace_sample_ratio: float = Field(default=1.0, ge=0, le=1, alias="OTEL_TRACES_SAMPLER_ARG")
     log_level: str = Field(default="INFO", alias="LOG_LEVEL")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _has_a_known_form(cls, url: str | None) -> str | None:
+        if url:
+            parse_redis_address(url)
+        return url
 
     def redis_address(self) -> str:
         """Return the Redis URL: `REDIS_URL`, or one made of host and port."""

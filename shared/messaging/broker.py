@@ -72,7 +72,7 @@ class SluiceBroker(RedisBroker):
 
     def __init__(self, url: str, service: str, *, connections_max: int) -> None:
         super().__init__(
-            client=consumer_client(url, connections_max=connections_max),
+            client=consumer_client(url, namespace(service), connections_max=connections_max),
             namespace=namespace(service),
             heartbeat_timeout=HEARTBEAT_TIMEOUT_MS,
             maintenance_chance=MAINTENANCE_CHANCE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import redis.asyncio
@@ -52,8 +52,21 @@ def namespace(service: str) -> str:
 class Publisher:
     """Sends what one service has committed. Never waits for Redis and never raises for it."""
 
-    def __init__(self, client: redis.asyncio.Redis, service: str) -> None:
-        self._client = client
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        service: str,
+        client_of: Callable[[str], redis.asyncio.Redis] | None = None,
+    ) -> None:
+        """Publish for a service.
+
+        Args:
+            client: Reaches the service's own keys; closed with the publisher.
+            service: Whose messages they are.
+            client_of: In a cluster, makes a client that reaches another service's keys.
+        """
+        self._clients = {service: client}
+        self._client_of = client_of
         self._service = service
         self._messages: Batcher[Outgoing, None] = Batcher(
             self._flush_messages,
@@ -112,7 +125,15 @@ class Publisher:
             log.warning("publication_given_up", after_seconds=CLOSE_SECONDS)
             self._has_given_up = True
             await self._drain()
-        await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
+
+    def _reaching(self, receiver: str) -> redis.asyncio.Redis:
+        if self._client_of is None:
+            return self._clients[self._service]
+        if receiver not in self._clients:
+            self._clients[receiver] = self._client_of(receiver)
+        return self._clients[receiver]
 
     async def _drain(self) -> None:
         await self._messages.drain()
@@ -139,10 +160,10 @@ class Publisher:
         """
         if self._has_given_up:
             return False
-        prefix = namespace(receiver)
+        prefix, client = namespace(receiver), self._reaching(receiver)
         for is_last_try in (False, True):
             try:
-                async with asyncio.timeout(2), self._client.pipeline(transaction=True) as pipe:
+                async with asyncio.timeout(2), client.pipeline(transaction=True) as pipe:
                     for queue, message_id, body in bodies:
                         pipe.hset(f"{prefix}:{queue}.msgs", message_id, body)
                         pipe.rpush(f"{prefix}:{queue}", message_id)

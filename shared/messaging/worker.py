@@ -11,10 +11,9 @@ from typing import Final
 import dramatiq
 import redis
 import structlog
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from shared.messaging.broker import HEARTBEAT_TIMEOUT_MS, OrjsonEncoder, SluiceBroker
+from shared.messaging.redis_client import probing_client
 
 log = structlog.get_logger()
 
@@ -52,12 +51,7 @@ class QueueWorker:
             redis.RedisError: Redis refuses; a worker that cannot work must not look healthy.
         """
         # The worker's own client retries for ever, which would hide a wrong address at boot.
-        probe = redis.Redis.from_url(
-            self._broker.url,
-            socket_timeout=2,
-            socket_connect_timeout=2,
-            retry=Retry(NoBackoff(), 0),
-        )
+        probe = probing_client(self._broker.url, self._broker.namespace)
         try:
             probe.ping()
         finally:

@@ -281,7 +281,7 @@ async def test_a_time_out_of_redis_ends_no_consumer_thread(
                 timed_out.set()
                 raise
 
-    def impatient_client(url: str, *, connections_max: int) -> redis.Redis:
+    def impatient_client(url: str, _key: str, *, connections_max: int) -> redis.Redis:
         return Impatient.from_url(
             url, socket_timeout=0.3, retry=Retry(NoBackoff(), 0), max_connections=connections_max
         )
