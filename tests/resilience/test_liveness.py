@@ -29,7 +29,7 @@ async def part(enrollment_core: Core, redis_url: str) -> AsyncIterator[Part]:
         enrollment_core,
         redis_url,
         handlers={PaymentSucceeded: leave},
-        priorities={"enrollment.grants": 0, "enrollment.revocations": 10},
+        priorities={"enrollment.grants": 0, "enrollment.access": 5, "enrollment.revocations": 10},
     ) as part:
         yield part
 

@@ -63,7 +63,7 @@ def enrollment_worker(core: Core, redis_url: str, handler: Any, **options: Any) 
         core,
         redis_url,
         handlers={PaymentSucceeded: handler},
-        priorities={"enrollment.grants": 0, "enrollment.revocations": 10},
+        priorities={"enrollment.grants": 0, "enrollment.access": 5, "enrollment.revocations": 10},
         **options,
     )
 

@@ -192,14 +192,14 @@ async def test_above_the_rate_of_load_items_gather(flush: Flush) -> None:
     begun = loop.time()
 
     futures = []
-    while loop.time() < begun + 5 * RATE_WINDOW_SECONDS:
+    # The first window measures the rate. A busy machine may need more than the others.
+    while sum(at > begun + 2 * RATE_WINDOW_SECONDS for at in flush.started_at[-3:]) < 3:
+        assert loop.time() < begun + DEADLINE_SECONDS
         futures.append(batcher.submit("a"))
         await turn()
     await asyncio.wait_for(asyncio.gather(*futures), DEADLINE_SECONDS)
 
-    # The first window measures the rate.
     spaced = [at for at in flush.started_at if at > begun + 2 * RATE_WINDOW_SECONDS]
-    assert len(spaced) > 1
     assert all(after - before >= spacing_seconds * 0.9 for before, after in pairwise(spaced))
 
 
